@@ -1,0 +1,664 @@
+"""Why a command was refused or failed: one class a cause, built from facts.
+
+Every error that a user can meet derives from `KhloneError`. It carries a stable
+kebab-case `code` (documented one by one in docs/errors.md), the exit code of the
+process, one lower-case line, and where possible a `hint` with what to type next.
+Library exceptions never leave their adapter: they are turned into one of these there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_BUG = 3
+EXIT_CONFLICT = 4
+EXIT_GATE = 5
+EXIT_BUSY = 75
+EXIT_PERMISSION = 77
+EXIT_SIGNAL = 128
+
+_SHOWN_MOST = 5
+
+
+def _some(values: Iterable[object]) -> str:
+    listed = [str(value) for value in values]
+    shown = ", ".join(listed[:_SHOWN_MOST])
+    return shown if len(listed) <= _SHOWN_MOST else f"{shown} and {len(listed) - _SHOWN_MOST} more"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+class KhloneError(Exception):
+    """A refusal or failure with a stable code; `facts` holds what the message was built from."""
+
+    code: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = EXIT_REFUSED
+
+    def __init__(self, message: str, *, hint: str | None = None, **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts = {key: _plain(value) for key, value in facts.items()}
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to end; raised in the main thread so that undo steps run."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+# -- usage ---------------------------------------------------------------------------------
+
+
+class UsageError(KhloneError):
+    """Options that contradict each other, or an argument that cannot be meant."""
+
+    code = "usage"
+    exit_code = EXIT_USAGE
+
+
+class IllegalName(KhloneError):
+    """A clone name outside the narrow rule of new names."""
+
+    code = "illegal-name"
+    exit_code = EXIT_USAGE
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"{name!r} cannot name a clone: {why}",
+            hint="use letters, digits and . _ - /, starting with a letter or digit, "
+            "or keep an odd branch with `git khlone new NAME --branch BRANCH`",
+            name=name,
+        )
+
+
+class TargetMismatch(KhloneError):
+    """Clones of different targets were named in one merge."""
+
+    code = "target-mismatch"
+    exit_code = EXIT_USAGE
+
+    def __init__(self, targets: Sequence[str]) -> None:
+        super().__init__(
+            f"the named clones have different targets: {_some(targets)}",
+            hint="name one with --into TARGET",
+            targets=list(targets),
+        )
+
+
+# -- the repository ------------------------------------------------------------------------
+
+
+class NotARepository(KhloneError):
+    """The working folder lies in no git repository."""
+
+    code = "not-a-repository"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is not inside a git repository", hint="change into one, or name it with -C DIR", path=path
+        )
+
+
+class GitMissing(KhloneError):
+    """No usable git executable is on PATH."""
+
+    code = "git-missing"
+
+    def __init__(self) -> None:
+        super().__init__("git was not found on PATH", hint="install git 2.39 or newer")
+
+
+class GitTooOld(KhloneError):
+    """The git found is older than the oldest that khlone works with."""
+
+    code = "git-too-old"
+
+    def __init__(self, found: str, needed: str) -> None:
+        super().__init__(
+            f"git {found} is too old: khlone needs {needed} or newer",
+            hint="install a newer git and put it first on PATH",
+            found=found,
+            needed=needed,
+        )
+
+
+class RepositoryUnsupported(KhloneError):
+    """The repository uses something that khlone refuses before changing anything."""
+
+    code = "repository-unsupported"
+
+    def __init__(self, why: str, *, hint: str | None = None) -> None:
+        super().__init__(f"this repository cannot be used: {why}", hint=hint)
+
+
+class GitFailed(KhloneError):
+    """A git command failed in a way khlone has no better word for; git's own words follow."""
+
+    code = "git-failed"
+
+    def __init__(self, command: Sequence[str], exit_status: int, stderr: str) -> None:
+        words = stderr.strip().splitlines()
+        last = next((line for line in words if line.startswith(("fatal:", "error:"))), words[-1] if words else "")
+        super().__init__(
+            f"git {command[0] if command else ''} failed: {last or f'exit {exit_status}'}",
+            hint=None,
+            command=list(command),
+            exit=exit_status,
+            stderr=stderr[-2000:],
+        )
+
+
+class NoSuchRef(KhloneError):
+    """A revision that does not name a commit."""
+
+    code = "no-such-ref"
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"{ref!r} does not name a commit", hint="see `git branch -a` and `git tag`", ref=ref)
+
+
+class UnbornHead(KhloneError):
+    """HEAD has no commit yet, so there is nothing to start a clone from."""
+
+    code = "unborn-head"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "HEAD has no commit yet, so there is nothing to start from", hint="make a first commit, or give --from REF"
+        )
+
+
+class IdentityMissing(KhloneError):
+    """git knows no name or e-mail address for a commit it was asked to make."""
+
+    code = "identity-missing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "git does not know who you are, so no commit can be made",
+            hint="git config --global user.name NAME; git config --global user.email ADDRESS",
+        )
+
+
+# -- names and clones ----------------------------------------------------------------------
+
+
+class NoSuchClone(KhloneError):
+    """A name that no clone of this repository has."""
+
+    code = "no-such-clone"
+
+    def __init__(self, name: str, near: Sequence[str] = ()) -> None:
+        hint = f"did you mean {_some(near)}?" if near else "see `git khlone list`"
+        super().__init__(f"there is no clone named {name!r}", hint=hint, name=name)
+
+
+class CloneExists(KhloneError):
+    """The name of a new clone is taken."""
+
+    code = "clone-exists"
+
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__(
+            f"a clone named {name!r} exists already, in {path}",
+            hint=f"choose another name, or remove it with `git khlone remove {name}`",
+            name=name,
+            path=path,
+        )
+
+
+class BranchExists(KhloneError):
+    """The branch that a new clone would create is there already."""
+
+    code = "branch-exists"
+
+    def __init__(self, branch: str) -> None:
+        super().__init__(
+            f"a branch named {branch!r} exists already",
+            hint=f"use it with --branch {branch}, or choose another name",
+            branch=branch,
+        )
+
+
+class BranchCheckedOut(KhloneError):
+    """A branch is checked out in another worktree."""
+
+    code = "branch-checked-out"
+
+    def __init__(self, branch: str, worktree: Path) -> None:
+        super().__init__(
+            f"branch {branch!r} is checked out in {worktree}",
+            hint="switch that worktree to another branch, or choose another one here",
+            branch=branch,
+            worktree=worktree,
+        )
+
+
+class NameCollides(KhloneError):
+    """A name that cannot stand beside one that exists (letter case, or folder against file)."""
+
+    code = "name-collides"
+
+    def __init__(self, name: str, other: str) -> None:
+        super().__init__(
+            f"{name!r} cannot stand beside {other!r}: they collide in letter case or as folder and file",
+            hint="choose another name",
+            name=name,
+            other=other,
+        )
+
+
+class PathTaken(KhloneError):
+    """The folder that a worktree would take holds something else."""
+
+    code = "path-taken"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is taken by something else", hint="move it away, or choose another name", path=path)
+
+
+class CloneBusy(KhloneError):
+    """Another command or session holds the clone."""
+
+    code = "clone-busy"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f"clone {name!r} is in use by {holder}", hint="try again when it has ended", name=name, holder=holder
+        )
+
+
+class CloneNotReady(KhloneError):
+    """The clone is in a state in which the command cannot work on it."""
+
+    code = "clone-not-ready"
+
+    def __init__(self, name: str, state: str, reason: str | None = None) -> None:
+        because = f" ({reason})" if reason else ""
+        super().__init__(
+            f"clone {name!r} is {state}{because}",
+            hint="see `git khlone doctor`",
+            name=name,
+            state=state,
+            reason=reason,
+        )
+
+
+class UnknownAgent(KhloneError):
+    """No plugin offers an agent profile of that name."""
+
+    code = "unknown-agent"
+    exit_code = EXIT_USAGE
+
+    def __init__(self, agent: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"no plugin knows an agent named {agent!r}", hint=f"known are: {_some(known) or 'none'}", agent=agent
+        )
+
+
+class CommandNotFound(KhloneError):
+    """The command to run in a clone cannot be started."""
+
+    code = "command-not-found"
+
+    def __init__(self, command: str, why: str) -> None:
+        super().__init__(f"cannot run {command!r}: {why}", hint="check the spelling and PATH", command=command)
+
+
+# -- merging -------------------------------------------------------------------------------
+
+
+class NoTarget(KhloneError):
+    """A clone without a target branch was to be merged."""
+
+    code = "no-target"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"clone {name!r} has no target branch", hint="name one with --into TARGET", name=name)
+
+
+class NothingToMerge(KhloneError):
+    """The clone's branch has nothing that the target lacks."""
+
+    code = "nothing-to-merge"
+    exit_code = EXIT_OK
+
+    def __init__(self, name: str, target: str) -> None:
+        super().__init__(f"{name} has nothing that {target} lacks", hint=None, name=name, target=target)
+
+
+class CloneDirty(KhloneError):
+    """A clone to be merged has uncommitted or untracked work."""
+
+    code = "clone-dirty"
+
+    def __init__(self, name: str, paths: Sequence[str]) -> None:
+        super().__init__(
+            f"{name} has uncommitted work: {_some(paths)}",
+            hint="commit it in the clone, or merge what is committed with --committed",
+            name=name,
+            paths=list(paths),
+        )
+
+
+class MergeConflict(KhloneError):
+    """The clone's branch and the target changed the same places."""
+
+    code = "conflict"
+    exit_code = EXIT_CONFLICT
+
+    def __init__(self, name: str, target: str, paths: Sequence[str]) -> None:
+        super().__init__(
+            f"{name} conflicts with {target} in {_some(paths)}",
+            hint=f"in the clone: git merge {target}, settle the conflict, commit, and merge again",
+            name=name,
+            target=target,
+            paths=list(paths),
+        )
+
+
+class NotFastForward(KhloneError):
+    """`--ff-only` was asked for and the target has commits that the clone lacks."""
+
+    code = "not-fast-forward"
+    exit_code = EXIT_REFUSED
+
+    def __init__(self, name: str, target: str) -> None:
+        super().__init__(
+            f"{target} has moved on, so {name} cannot land as a fast-forward",
+            hint=f"in the clone: git rebase {target}; or merge without --ff-only",
+            name=name,
+            target=target,
+        )
+
+
+class TargetDirty(KhloneError):
+    """The target's worktree has local work in the very paths that would change."""
+
+    code = "target-dirty"
+
+    def __init__(self, target: str, worktree: Path, paths: Sequence[str]) -> None:
+        super().__init__(
+            f"{target} is checked out in {worktree} with local work in {_some(paths)}",
+            hint="commit or stash it there, then merge again",
+            target=target,
+            worktree=worktree,
+            paths=list(paths),
+        )
+
+
+class TargetInProgress(KhloneError):
+    """A merge, rebase, bisect or the like is under way in the target's worktree."""
+
+    code = "target-in-progress"
+
+    def __init__(self, target: str, worktree: Path, what: str) -> None:
+        super().__init__(
+            f"a {what} is under way in {worktree}, where {target} is checked out",
+            hint=f"finish or abort the {what} there, then merge again",
+            target=target,
+            worktree=worktree,
+            what=what,
+        )
+
+
+class TargetMoved(KhloneError):
+    """The target kept moving while candidates were computed."""
+
+    code = "target-moved"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, target: str, tries: int) -> None:
+        super().__init__(
+            f"{target} moved {tries} times while the merge was computed", hint="try again", target=target, tries=tries
+        )
+
+
+class GateFailed(KhloneError):
+    """A gate refused the candidate."""
+
+    code = "gate-failed"
+    exit_code = EXIT_GATE
+
+    def __init__(self, name: str, gate: str, why: str) -> None:
+        super().__init__(
+            f"gate {gate!r} refused {name}: {why}", hint="mend it in the clone and merge again", name=name, gate=gate
+        )
+
+
+# -- removing and restoring ----------------------------------------------------------------
+
+
+class HasChanges(KhloneError):
+    """A clone to be removed has staged, unstaged, untracked or stashed work."""
+
+    code = "has-changes"
+
+    def __init__(self, name: str, paths: Sequence[str], stashes: int) -> None:
+        parts = [f"uncommitted work in {_some(paths)}"] if paths else []
+        if stashes:
+            parts.append(f"{stashes} stash{'es' if stashes > 1 else ''} of its branch")
+        super().__init__(
+            f"{name} has {' and '.join(parts)}",
+            hint=f"commit it, or `git khlone remove --force {name}` (it stays in the trash)",
+            name=name,
+            paths=list(paths),
+            stashes=stashes,
+        )
+
+
+class NotIntegrated(KhloneError):
+    """A clone to be removed has commits that its target lacks."""
+
+    code = "not-integrated"
+
+    def __init__(self, name: str, target: str | None, commits: int | None) -> None:
+        count = f"{commits} commit{'' if commits == 1 else 's'}" if commits else "commits"
+        where = f"are not in {target}" if target else "are in no other branch"
+        super().__init__(
+            f"{name} has {count} that {where}",
+            hint=f"git khlone merge {name}, or `git khlone remove --force {name}` (the branch is kept)",
+            name=name,
+            target=target,
+            commits=commits,
+        )
+
+
+class SessionLive(KhloneError):
+    """Processes run in the clone."""
+
+    code = "session-live"
+
+    def __init__(self, name: str, processes: Sequence[str]) -> None:
+        super().__init__(
+            f"processes run in {name}: {_some(processes)}",
+            hint=f"end them, or `git khlone remove --force {name}`",
+            name=name,
+            processes=list(processes),
+        )
+
+
+class NoSuchTrash(KhloneError):
+    """Nothing in the trash has that name or id."""
+
+    code = "no-such-trash"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"nothing in the trash is named {name!r}", hint="see `git khlone trash`", name=name)
+
+
+# -- plugins and trust ---------------------------------------------------------------------
+
+
+class Refusal(KhloneError):
+    """Raised by a plugin's gate hook to stop an operation; the text is shown to the user."""
+
+    code = "vetoed"
+
+    def __init__(self, why: str, *, hint: str | None = None, plugin: str | None = None) -> None:
+        super().__init__(why, hint=hint, plugin=plugin)
+
+
+class PluginFailed(KhloneError):
+    """A plugin raised something other than a refusal in a hook that must not fail."""
+
+    code = "plugin-failed"
+
+    def __init__(self, plugin: str, hook: str, cause: str) -> None:
+        super().__init__(
+            f"plugin {plugin!r} failed in {hook}: {cause}",
+            hint="mend or remove the plugin; KHLONE_PLUGINS= leaves all of them out",
+            plugin=plugin,
+            hook=hook,
+        )
+
+
+class PluginClash(KhloneError):
+    """Two plugins gave different answers where only one can hold."""
+
+    code = "plugin-clash"
+
+    def __init__(self, what: str, plugins: Sequence[str]) -> None:
+        super().__init__(
+            f"plugins {_some(plugins)} clash over {what}",
+            hint="leave one of them out",
+            what=what,
+            plugins=list(plugins),
+        )
+
+
+class NotTrusted(KhloneError):
+    """Something the repository brings along would run and was not approved."""
+
+    code = "not-trusted"
+    exit_code = EXIT_PERMISSION
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not approved", hint="look at it and approve it with `git khlone trust`", what=what)
+
+
+class NotPermitted(KhloneError):
+    """The operating system or a rule of khlone does not allow it."""
+
+    code = "not-permitted"
+    exit_code = EXIT_PERMISSION
+
+    def __init__(self, why: str, *, hint: str | None = None, **facts: object) -> None:
+        super().__init__(why, hint=hint, **facts)
+
+
+# -- state on disk -------------------------------------------------------------------------
+
+
+class Locked(KhloneError):
+    """A lock was not free within its bounded wait; the holder is named."""
+
+    code = "locked"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, what: str, holder: str, waited_s: float) -> None:
+        super().__init__(
+            f"{what} is held by {holder}, waited {waited_s:.0f} s",
+            hint="try again when it has ended",
+            what=what,
+            holder=holder,
+            waited_s=waited_s,
+        )
+
+
+class LockLost(KhloneError):
+    """A lock file was replaced or unlinked while it was held: nothing more may be changed."""
+
+    code = "lock-lost"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"the lock file {path} was replaced while it was held", hint="leave the locks folder alone; try again"
+        )
+
+
+class NoSpace(KhloneError):
+    """The disk or a quota is full."""
+
+    code = "no-space"
+
+    def __init__(self, path: Path | str, why: str) -> None:
+        super().__init__(f"no space left while writing {path}: {why}", hint="free some and try again", path=str(path))
+
+
+class RegistryNewer(KhloneError):
+    """The registry was written by a newer khlone."""
+
+    code = "registry-newer"
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(
+            f"{path} is of schema {found}, this khlone knows {known}",
+            hint="upgrade khlone; nothing was changed",
+            path=path,
+            found=found,
+            known=known,
+        )
+
+
+class RegistryCorrupt(KhloneError):
+    """The registry could not be read; it was set aside, nothing was thrown away."""
+
+    code = "registry-corrupt"
+
+    def __init__(self, path: Path, quarantine: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is damaged ({why}) and was set aside in {quarantine}",
+            hint="`git khlone doctor --fix` rebuilds it from refs and admin folders",
+            path=path,
+            quarantine=quarantine,
+        )
+
+
+class StateUnsafe(KhloneError):
+    """A file or folder of khlone's has an owner, a mode or a kind it must not have."""
+
+    code = "state-unsafe"
+    exit_code = EXIT_PERMISSION
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} cannot be trusted: {why}", hint="look at it, then move it away", path=path)
+
+
+class NetworkFileSystem(KhloneError):
+    """The repository lies on a network file system, where locks cannot be relied on."""
+
+    code = "network-file-system"
+
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(
+            f"{path} lies on {kind}, where locks are not reliable",
+            hint="set khlone.allowNetworkFileSystem to true if only one machine uses it",
+            path=path,
+            kind=kind,
+        )
+
+
+class InvalidSetting(KhloneError):
+    """A setting has a value that cannot be used."""
+
+    code = "invalid-setting"
+    exit_code = EXIT_USAGE
+
+    def __init__(self, key: str, value: str, why: str) -> None:
+        super().__init__(f"setting {key} = {value!r}: {why}", hint=f"see `git config --show-origin {key}`", key=key)

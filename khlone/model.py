@@ -1,0 +1,380 @@
+"""The words of khlone as values: what a clone, a session, a plan and a result are.
+
+Frozen values without I/O. What `--json` prints and what plugins receive are these
+classes; their field names are the contract and only ever grow.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class CloneState(enum.StrEnum):
+    """Where a clone stands in its life; see docs/architecture.md for the machine."""
+
+    CREATING = "creating"
+    READY = "ready"
+    MERGING = "merging"
+    MERGED = "merged"
+    REMOVING = "removing"
+    TRASHED = "trashed"
+    PURGING = "purging"
+    FAILED = "failed"
+    BROKEN = "broken"
+    ADOPTED = "adopted"
+
+
+#: States in which a name, a branch and a path are not taken any more.
+GONE_STATES = frozenset({CloneState.TRASHED, CloneState.PURGING})
+
+
+class Strategy(enum.StrEnum):
+    """How a branch lands on its target."""
+
+    MERGE = "merge"
+    SQUASH = "squash"
+    REBASE = "rebase"
+    FF_ONLY = "ff-only"
+
+
+class Isolation(enum.StrEnum):
+    """How far a clone's processes are kept apart from the rest."""
+
+    CONFIG = "config"
+    HOME = "home"
+    SANDBOX = "sandbox"
+    CONTAINER = "container"
+
+
+class OperationKind(enum.StrEnum):
+    """What a journalled operation does."""
+
+    CREATE = "create"
+    MERGE = "merge"
+    REMOVE = "remove"
+    RESTORE = "restore"
+
+
+class Outcome(enum.StrEnum):
+    """How a journalled operation ended."""
+
+    DONE = "done"
+    ROLLED_BACK = "rolled-back"
+    RECOVERED = "recovered"
+    STUCK = "stuck"
+
+
+class Severity(enum.StrEnum):
+    """How much a doctor's finding matters."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+def utc_now() -> str:
+    """The current time as RFC 3339 in UTC, with microseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
+    """A process beyond its pid: a pid alone is reused, (pid, start ticks, boot id, host) is not."""
+
+    pid: int
+    start_ticks: int | None
+    boot_id: str | None
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One process tree in a clone. Sizes are bytes; `None` means not measured."""
+
+    id: str
+    pid: int
+    state: str
+    command: Sequence[str]
+    started_at: str
+    rss_bytes: int | None = None
+    pss_bytes: int | None = None
+    cpu_percent: float | None = None
+    log: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneRecord:
+    """What the registry knows of a clone: its plan and state, not what git or processes say now."""
+
+    id: str
+    name: str
+    branch: str
+    branch_owned: bool
+    target: str | None
+    base: str
+    path: Path
+    admin: str
+    state: CloneState
+    agent: str | None
+    isolation: Isolation
+    config_dir: Path | None
+    created_at: str
+    epoch: int = 0
+    reason: str | None = None
+    merged_head: str | None = None
+
+    @property
+    def ref(self) -> str:
+        """The full name of the clone's branch."""
+        return f"refs/heads/{self.branch}"
+
+    @property
+    def marker_ref(self) -> str:
+        """The ref that says that this clone exists; points at the clone's base."""
+        return f"refs/khlone/clones/{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clone:
+    """A clone as users, scripts and plugins see it (the CLONE of every JSON document).
+
+    `dirty`, `untracked`, `ahead`, `behind` and `merged` are `None` where they were not
+    asked for or could not be found out; `merged` is also `None` while nothing was ahead.
+    """
+
+    id: str
+    name: str
+    branch: str
+    target: str | None
+    base: str
+    head: str
+    path: Path
+    state: CloneState
+    agent: str | None
+    isolation: Isolation
+    config_dir: Path | None
+    created_at: str
+    dirty: bool | None = None
+    untracked: int | None = None
+    ahead: int | None = None
+    behind: int | None = None
+    merged: bool | None = None
+    locked: str | None = None
+    sessions: Sequence[Session] = ()
+    ports: tuple[int, int] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentProfile:
+    """How an agent program is kept to its clone.
+
+    `config_variables` are set to the clone's own config dir for that agent;
+    `environment` adds fixed variables, in whose values `{config_dir}`, `{path}` and
+    `{name}` are replaced; `strip` names inherited variables that must not reach it.
+    """
+
+    name: str
+    executable: str | None = None
+    config_variables: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    strip: Sequence[str] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRequest:
+    """What `new` was asked for, before anything is resolved."""
+
+    name: str
+    start: str | None = None
+    branch: str | None = None
+    target: str | None = None
+    agent: str | None = None
+    isolation: Isolation = Isolation.CONFIG
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePlan:
+    """Every name, path and oid of a clone to be made; written to the journal before the first step."""
+
+    clone: CloneRecord
+    repository_id: str
+    common_dir: Path
+    admin_dir: Path
+    object_format_zero: str
+    created_parent: bool
+    staged: bool
+    source_git_dir: Path
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A commit built in the object database that may land on `target` where `old` is now."""
+
+    clone: str
+    target: str
+    strategy: Strategy
+    old: str
+    oid: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergePlan:
+    """What a merge is about to do with one clone."""
+
+    target: str
+    strategy: Strategy
+    source: str
+    old: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A gate's word on a candidate."""
+
+    passed: bool
+    gate: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """One clone whose branch is now part of the target."""
+
+    name: str
+    strategy: Strategy
+    oid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """One clone that did not land, with the stable code of the reason."""
+
+    name: str
+    code: str
+    message: str
+    paths: Sequence[str] = ()
+    partners: Sequence[str] = ()
+    exit_code: int = 1
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeResult:
+    """The outcome of one `merge`: the target from `old` to `new`, who landed and who was held."""
+
+    target: str
+    old: str
+    new: str
+    gated: bool
+    landed: Sequence[Landed]
+    held: Sequence[Held]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a worktree holds beyond its commit. Paths are relative to the worktree, `/` between."""
+
+    staged: Sequence[str] = ()
+    unstaged: Sequence[str] = ()
+    untracked: Sequence[str] = ()
+    ignored: Sequence[str] = ()
+    unmerged: Sequence[str] = ()
+    stashes: Sequence[str] = ()
+
+    @property
+    def uncommitted(self) -> tuple[str, ...]:
+        """Every path with work that no commit holds, ignored ones aside, sorted, without repeats."""
+        return tuple(sorted({*self.staged, *self.unstaged, *self.untracked, *self.unmerged}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovePlan:
+    """What a removal is about to do with one clone."""
+
+    trash: str
+    head: str
+    changes: Changes
+    delete_branch: bool
+    force: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """One clone that is in the trash now."""
+
+    name: str
+    trash: str
+    branch_deleted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One clone that was not removed, with the stable code of the reason."""
+
+    name: str
+    code: str
+    message: str
+    exit_code: int = 1
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveResult:
+    """The outcome of one `remove`."""
+
+    removed: Sequence[Removed]
+    kept: Sequence[Kept]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holds:
+    """How many files of each kind a trash entry holds."""
+
+    tracked: int
+    untracked: int
+    ignored: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrashEntry:
+    """A removed clone that can be restored. `bytes` is the size on disk of its folder."""
+
+    trash: str
+    name: str
+    branch: str
+    oid: str
+    removed_at: str
+    bytes: int
+    holds: Holds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    """How one command in one clone ended; exactly one of `exit` and `signal` is set."""
+
+    name: str
+    exit: int | None
+    signal: int | None
+    stdout: str
+    stderr: str
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that the doctor or a plugin found. `fix` says what would mend it."""
+
+    code: str
+    severity: Severity
+    message: str
+    clone: str | None = None
+    fix: str | None = None
+    fixed: bool = False
