@@ -55,7 +55,6 @@ GIT_LOCAL_VARIABLES = frozenset(
         "GIT_NOGLOB_PATHSPECS",
         "GIT_ICASE_PATHSPECS",
         "GIT_OPTIONAL_LOCKS",
-        "GIT_EXEC_PATH",
     }
 )
 _PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_", "GIT_TRACE")
@@ -169,7 +168,7 @@ def _run_bounded(
             kept[name] += chunk[: max(room, 0)]
 
     threads = [
-        threading.Thread(target=drain, args=(name, cast(IO[bytes], getattr(child, name))), daemon=True) for name in kept
+        threading.Thread(target=drain, args=(name, cast("IO[bytes]", getattr(child, name))), daemon=True) for name in kept
     ]
     for thread in threads:
         thread.start()
