@@ -617,16 +617,15 @@ class RegistryNewer(KhloneError):
 
 
 class RegistryCorrupt(KhloneError):
-    """The registry could not be read; it was set aside, nothing was thrown away."""
+    """The registry cannot be read; nothing was changed."""
 
     code = "registry-corrupt"
 
-    def __init__(self, path: Path, quarantine: Path, why: str) -> None:
+    def __init__(self, path: Path, why: str) -> None:
         super().__init__(
-            f"{path} is damaged ({why}) and was set aside in {quarantine}",
-            hint="`git khlone doctor --fix` rebuilds it from refs and admin folders",
+            f"{path} is damaged ({why}); nothing was changed",
+            hint="`git khlone doctor --fix` sets it aside and rebuilds it from refs and admin folders",
             path=path,
-            quarantine=quarantine,
         )
 
 

@@ -1,0 +1,179 @@
+"""Who may work on what right now? Kernel locks on files, of two kinds, in one order.
+
+**Operation locks**, one a clone, come first (never waited for, several in id order) and
+are held for a whole operation: holding one is the proof that its last owner is dead.
+Git children that write inherit the descriptor, so that the lock outlives a killed
+khlone until its orphaned git has ended. **State locks** nest inside, in the order
+landing(target) -> repository -> registry (the registry's is SQLite's own), for
+milliseconds; none spans a hook, a checkout or the network, except that landing spans the
+fast-forward of a checked-out target.
+
+Through filelock: flock only (no soft fallback), short poll, the file is never unlinked,
+and its inode is compared with the path after acquiring and before every commit point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from khlone.errors import Locked, LockLost, NotPermitted, StateUnsafe
+from khlone.files import make_private_dir
+from khlone.model import utc_now
+
+#: Seconds between tries; 0.05 starves waiters, much less wakes all of them at once (measured).
+POLL_S = 0.01
+#: Seconds that a state lock is waited for before the holder is named.
+STATE_WAIT_S = 60.0
+_HOLDER_BYTES = 200
+
+
+class HeldLock:
+    """A lock that is held; `descriptor` may be inherited by children that must outlive us."""
+
+    def __init__(self, path: Path, lock: FileLock, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self._lock = lock
+
+    def verify(self) -> None:
+        """Raise LockLost when the file at the path is no longer the one that is locked."""
+        held = os.fstat(self.descriptor)
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            raise LockLost(self.path) from None
+        if (held.st_dev, held.st_ino) != (found.st_dev, found.st_ino):
+            raise LockLost(self.path)
+
+    def release(self) -> None:
+        """Give the lock up; the file stays."""
+        self._lock.release()
+
+
+class Locks:
+    """The locks of one repository, as files in one private folder."""
+
+    def __init__(self, folder: Path, *, command: str = "khlone") -> None:
+        self._folder = folder
+        self._command = command
+
+    def try_operation(self, clone_id: str) -> HeldLock | None:
+        """The operation lock of a clone, or `None` at once when somebody holds it."""
+        try:
+            return self._acquire(self._folder / f"clone-{clone_id}.lock", 0.0)
+        except Locked:
+            return None
+
+    def operation_holder(self, clone_id: str) -> str:
+        """Who wrote itself into the operation lock of a clone last, for people."""
+        return _read_holder(self._folder / f"clone-{clone_id}.lock")
+
+    @contextlib.contextmanager
+    def landing(
+        self, target: str, *, wait_s: float = STATE_WAIT_S, told: Callable[[str], None] | None = None
+    ) -> Iterator[HeldLock]:
+        """Only one process at a time moves one target branch."""
+        digest = hashlib.sha256(target.encode(errors="surrogateescape")).hexdigest()[:16]
+        held = self._acquire(self._folder / f"landing-{digest}.lock", wait_s, what=f"landing on {target}", told=told)
+        try:
+            yield held
+        finally:
+            held.release()
+
+    @contextlib.contextmanager
+    def repository(
+        self, *, wait_s: float = STATE_WAIT_S, told: Callable[[str], None] | None = None
+    ) -> Iterator[HeldLock]:
+        """Only one process at a time changes admin folders and the like."""
+        held = self._acquire(self._folder / "repository.lock", wait_s, what="the repository", told=told)
+        try:
+            yield held
+        finally:
+            held.release()
+
+    def _acquire(
+        self, path: Path, wait_s: float, *, what: str = "the clone", told: Callable[[str], None] | None = None
+    ) -> HeldLock:
+        make_private_dir(self._folder)
+        descriptors: list[int] = []
+        started = time.monotonic()
+        lock = FileLock(
+            path,
+            mode=0o600,
+            thread_local=False,
+            poll_interval=POLL_S,
+            fallback_to_soft=False,
+            on_acquired=descriptors.append,
+        )
+        first = min(wait_s, 1.0)
+        while True:
+            try:
+                with self._explained(path):
+                    lock.acquire(timeout=first)
+            except Timeout:
+                waited = time.monotonic() - started
+                if waited >= wait_s:
+                    raise Locked(what, _read_holder(path), waited) from None
+                if told is not None:
+                    told(f"waiting for {what}, held by {_read_holder(path)}")
+                    told = None
+                first = max(wait_s - waited, 0.0)
+                continue
+            held = HeldLock(path, lock, descriptors[-1])
+            try:
+                held.verify()
+            except LockLost:
+                held.release()
+                if time.monotonic() - started >= max(wait_s, 1.0):
+                    raise
+                continue
+            if not stat.S_ISREG(os.fstat(held.descriptor).st_mode):
+                held.release()
+                raise StateUnsafe(path, "it is not a regular file")
+            self._write_holder(held.descriptor)
+            return held
+
+    def _write_holder(self, descriptor: int) -> None:
+        line = f"{self._command} (pid {os.getpid()}) since {utc_now()}"
+        with contextlib.suppress(OSError):
+            os.pwrite(descriptor, line.ljust(_HOLDER_BYTES).encode()[:_HOLDER_BYTES] + b"\n", 0)
+
+    @contextlib.contextmanager
+    def _explained(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except Timeout:
+            raise
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise StateUnsafe(path, "it is not a regular file") from error
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise NotPermitted(
+                    f"the file system of {path} has no file locks", hint="keep the repository on a local disk"
+                ) from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise NotPermitted(f"cannot lock {path}: {os.strerror(error.errno).lower()}", path=path) from error
+            raise
+
+
+def _read_holder(path: Path) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return "another process"
+    try:
+        text = os.pread(descriptor, _HOLDER_BYTES, 0).decode(errors="replace").strip()
+    except OSError:
+        text = ""
+    finally:
+        os.close(descriptor)
+    return "".join(letter for letter in text if letter.isprintable()) or "another process"
