@@ -1,0 +1,475 @@
+"""Which repository is meant, and what does git say and do about it?
+
+The one adapter round git: every call is built here, with an environment scrubbed of what
+hooks export, hooks and fsmonitor of the repository switched off, no prompt, C messages,
+bounded time, and a retry of the races that git itself does not wait for. GitPython's
+command wrapper (nothing else of it) serves the cold questions of `remove` and `doctor`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from khlone import process
+from khlone.errors import (
+    GitFailed,
+    GitTooOld,
+    IdentityMissing,
+    NoSpace,
+    NoSuchRef,
+    NotARepository,
+    NotPermitted,
+    RepositoryUnsupported,
+    StateUnsafe,
+)
+from khlone.files import read_regular
+from khlone.process import Completed
+
+MINIMUM_GIT = (2, 39)
+_SMALL = 1 << 20
+_PACKED = 256 << 20
+_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+#: What git says when it lost a race that is over in milliseconds (FAULTS 3.5).
+_RACES = re.compile(
+    r"could not lock config file|failed to read .*/worktrees/.*/commondir|bad object worktrees/.*/HEAD"
+    r"|Unable to create '.*\.lock': File exists|could not open '.*/locked'",
+)
+_RETRY_TOTAL_S = 15.0
+_LOCK_TIMEOUTS = ("-c", "core.filesRefLockTimeout=5000", "-c", "core.packedRefsTimeout=10000")
+_QUIET = (
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "maintenance.auto=false",
+    "-c",
+    "advice.detachedHead=false",
+    "-c",
+    "core.quotePath=false",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a command was called: `worktree` is `None` in a bare repository or inside a git dir."""
+
+    cwd: Path
+    git_dir: Path
+    common_dir: Path
+    worktree: Path | None
+    bare: bool
+
+    @property
+    def main_worktree(self) -> Path | None:
+        """The main worktree, `None` for a bare repository or one whose git dir lies apart."""
+        if self.git_dir == self.common_dir:
+            return self.worktree
+        if self.common_dir.name == ".git":
+            return self.common_dir.parent
+        return None
+
+    @property
+    def anchor(self) -> Path:
+        """What the repository is called by: its main worktree, else its common dir."""
+        return self.main_worktree or self.common_dir
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefUpdate:
+    """One ref from `old` to `new`; the null oid as `old` creates, as `new` deletes."""
+
+    ref: str
+    new: str
+    old: str
+
+
+def is_oid(text: str) -> bool:
+    """Whether a text is a full object name of either hash."""
+    return _OID.match(text) is not None
+
+
+def null_oid(like: str) -> str:
+    """The null oid of the same hash as `like`."""
+    return "0" * len(like)
+
+
+# -- where ---------------------------------------------------------------------------------
+
+
+def discover(cwd: Path, environment: Mapping[str, str]) -> Location:
+    """The repository that `cwd` lies in, or that GIT_DIR names.
+
+    The common layouts are read from the file system; whatever is out of the ordinary
+    (variables set, a bare repository, another owner) is asked of git, whose refusals
+    (`safe.directory`) are passed on. Raises NotARepository or NotPermitted.
+    """
+    if "GIT_QUARANTINE_PATH" in environment:
+        raise NotPermitted("inside a receive hook nothing can be changed", hint="call khlone from post-receive")
+    if not any(
+        name in environment for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_CEILING_DIRECTORIES")
+    ):
+        found = _discover_plain(cwd)
+        if found is not None:
+            return found
+    return _discover_by_git(cwd, environment)
+
+
+def _discover_plain(cwd: Path) -> Location | None:
+    start = os.path.realpath(cwd)
+    folder = start
+    device = os.stat(start).st_dev if os.path.isdir(start) else -1
+    while True:
+        dot_git = os.path.join(folder, ".git")
+        try:
+            found = os.lstat(dot_git)
+        except OSError:
+            found = None
+        if found is not None:
+            return _plain_location(Path(start), Path(folder), Path(dot_git), found)
+        if os.path.exists(os.path.join(folder, "objects")) and os.path.exists(os.path.join(folder, "HEAD")):
+            return None
+        parent = os.path.dirname(folder)
+        if parent == folder or os.stat(parent).st_dev != device:
+            return None
+        folder = parent
+
+
+def _plain_location(cwd: Path, top: Path, dot_git: Path, found: os.stat_result) -> Location | None:
+    user = os.geteuid()
+    if found.st_uid != user or os.stat(top).st_uid != user:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        git_dir = dot_git
+    elif stat.S_ISREG(found.st_mode):
+        content = read_regular(dot_git, most=_SMALL)
+        if content is None or not content.startswith(b"gitdir: "):
+            return None
+        git_dir = Path(os.path.realpath(top / os.fsdecode(content[8:].rstrip(b"\r\n"))))
+    else:
+        return None
+    try:
+        if os.stat(git_dir).st_uid != user or not (git_dir / "HEAD").exists():
+            return None
+        common = read_regular(git_dir / "commondir", most=_SMALL)
+        common_dir = git_dir
+        if common is not None:
+            common_dir = Path(os.path.realpath(git_dir / os.fsdecode(common.rstrip(b"\r\n"))))
+        config = read_regular(common_dir / "config", most=_SMALL) or b""
+    except OSError:
+        return None
+    if not (common_dir / "objects").is_dir() or (common is not None and not common.strip()):
+        return None
+    if re.search(rb"^\s*(worktree|bare\s*=\s*(true|yes|on|1))\b", config, re.IGNORECASE | re.MULTILINE) and (
+        git_dir == common_dir
+    ):
+        return None
+    return Location(cwd=cwd, git_dir=git_dir, common_dir=common_dir, worktree=top, bare=False)
+
+
+def _discover_by_git(cwd: Path, environment: Mapping[str, str]) -> Location:
+    kept = process.scrubbed(environment)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR"):
+        if name in environment:
+            kept[name] = environment[name]
+    kept |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    git = process.git_executable()
+    asked = ["rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir", "--is-bare-repository"]
+    done = process.run([git, *asked, "--is-inside-work-tree"], cwd=cwd, environment=kept, timeout_s=30.0)
+    if done.status != 0:
+        text = done.error_text.strip()
+        if "not a git repository" in text:
+            raise NotARepository(cwd)
+        if "dubious ownership" in text:
+            raise NotPermitted(
+                text.splitlines()[0].removeprefix("fatal: "),
+                hint="if you trust its owner: git config --global --add safe.directory DIR",
+                path=cwd,
+            )
+        if "unknown repository extension" in text or "repository version" in text:
+            raise RepositoryUnsupported(" ".join(text.removeprefix("fatal: ").split()), hint="a newer git may read it")
+        raise GitFailed(asked, done.status, text)
+    git_dir, common_dir, bare, inside = done.text.splitlines()[:4]
+    worktree = None
+    if inside == "true":
+        shown = process.run([git, "rev-parse", "--show-toplevel"], cwd=cwd, environment=kept, timeout_s=30.0)
+        worktree = Path(os.path.realpath(shown.text.removesuffix("\n"))) if shown.status == 0 else None
+    git_dir_path, common_path = Path(os.path.realpath(git_dir)), Path(os.path.realpath(common_dir))
+    is_bare = bare == "true" or (worktree is None and git_dir_path == common_path and common_path.name != ".git")
+    if worktree is None and git_dir_path == common_path and common_path.name == ".git" and bare != "true":
+        worktree = common_path.parent
+    return Location(cwd=cwd, git_dir=git_dir_path, common_dir=common_path, worktree=worktree, bare=is_bare)
+
+
+# -- git -----------------------------------------------------------------------------------
+
+
+class Repository:
+    """One repository and the git that works on it."""
+
+    def __init__(self, location: Location, *, durable: bool = True) -> None:
+        self.location = location
+        self.common_dir = location.common_dir
+        self._durable = durable
+        self._environment = {
+            **process.scrubbed(),
+            "LC_ALL": "C",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_EDITOR": ":",
+            "GIT_MERGE_AUTOEDIT": "no",
+        }
+
+    def git(
+        self,
+        *arguments: str,
+        cwd: Path | None = None,
+        stdin: bytes | None = None,
+        writes: bool = False,
+        check: bool = True,
+        keep_open: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+        timeout_s: float = 1800.0,
+        configuration: Sequence[str] = (),
+    ) -> Completed:
+        """Run git in `cwd` (default: the common dir) and return its output.
+
+        `writes` adds durability and lock patience, and retries the races of FAULTS 3.5;
+        a reading call takes no optional lock. Raises GitFailed, IdentityMissing or NoSpace
+        where `check` is on.
+        """
+        built = {**self._environment, **(environment or {})}
+        options = [*_QUIET]
+        if writes:
+            options += _LOCK_TIMEOUTS
+            if self._durable:
+                options += ("-c", "core.fsync=all")
+        else:
+            built["GIT_OPTIONAL_LOCKS"] = "0"
+        for pair in configuration:
+            options += ("-c", pair)
+        where = ["--git-dir", os.fspath(self.common_dir)] if cwd is None else []
+        argv = [process.git_executable(), *options, *where, *arguments]
+        started = time.monotonic()
+        pause_s = 0.02
+        while True:
+            done = process.run(
+                argv,
+                cwd=cwd or self.common_dir,
+                environment=built,
+                stdin=stdin,
+                timeout_s=timeout_s,
+                keep_open=keep_open,
+            )
+            if done.status == 0 or not (writes and _RACES.search(done.error_text)):
+                break
+            if time.monotonic() - started > _RETRY_TOTAL_S:
+                break
+            time.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s = min(pause_s * 2, 2.0)
+        if check and done.status != 0:
+            raise failure(arguments, done)
+        return done
+
+    def cold(self, *arguments: str, cwd: Path | None = None) -> tuple[int, str]:
+        """Ask git through GitPython's command wrapper; for questions off every hot path.
+
+        Returns the exit status and stdout. Nothing of GitPython beside `Git.execute` is
+        used: its ref, object and index code knows neither SHA-256 nor reftable nor
+        `safe.directory`.
+        """
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        from git.cmd import Git
+        from git.exc import GitCommandError
+
+        where = ["--git-dir", os.fspath(self.common_dir)] if cwd is None else []
+        wrapper = Git(os.fspath(cwd or self.common_dir))
+        scrub = dict.fromkeys((name for name in os.environ if name not in self._environment), "")
+        built = {**self._environment, "GIT_OPTIONAL_LOCKS": "0"}
+        argv = [process.git_executable(), *_QUIET, *where, *arguments]
+        if scrub:
+            argv = ["/usr/bin/env", *(part for name in sorted(scrub) for part in ("-u", name)), *argv]
+        try:
+            status, output, _ = wrapper.execute(
+                argv,
+                env=built,
+                with_extended_output=True,
+                with_exceptions=False,
+                strip_newline_in_stdout=False,
+                stdout_as_string=False,
+                kill_after_timeout=600,
+            )
+        except GitCommandError as error:
+            raise GitFailed(arguments, int(error.status or -1), str(error.stderr)) from error
+        return int(status), bytes(output).decode(errors="surrogateescape")
+
+    # -- refs
+
+    def read_ref(self, ref: str) -> str | None:
+        """The oid that a ref points at, `None` when there is no such ref."""
+        found = self._read_ref_file(ref) if self.has_ref_files else None
+        if found is not None:
+            return found
+        done = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", ref, check=False)
+        return done.text.strip() if done.status == 0 else None
+
+    def _read_ref_file(self, ref: str) -> str | None:
+        for _ in range(2):
+            try:
+                loose = read_regular(self.common_dir / ref, most=_SMALL)
+            except (OSError, StateUnsafe):
+                return None
+            if loose is not None:
+                text = os.fsdecode(loose).strip()
+                return text if is_oid(text) else None
+            packed = read_regular(self.common_dir / "packed-refs", most=_PACKED) or b""
+            wanted = b" " + os.fsencode(ref) + b"\n"
+            at = packed.find(wanted)
+            if at >= 0:
+                start = packed.rfind(b"\n", 0, at) + 1
+                text = os.fsdecode(packed[start:at])
+                return text if is_oid(text) else None
+        return None
+
+    @property
+    def has_ref_files(self) -> bool:
+        """Whether refs are kept in files (not in a reftable)."""
+        config = (read_regular(self.common_dir / "config", most=_SMALL) or b"").lower()
+        return b"refstorage" not in config or re.search(rb"refstorage\s*=\s*\"?files", config) is not None
+
+    def resolve_commit(self, revision: str, *, cwd: Path | None = None) -> str:
+        """The oid of the commit that a revision names; raises NoSuchRef."""
+        done = self.git(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", cwd=cwd, check=False
+        )
+        oid = done.text.strip()
+        if done.status != 0 or not is_oid(oid):
+            raise NoSuchRef(revision)
+        return oid
+
+    def full_name(self, revision: str, *, cwd: Path | None = None) -> str | None:
+        """The full ref that a revision abbreviates, `None` when it is not a ref."""
+        done = self.git("rev-parse", "--symbolic-full-name", "--end-of-options", revision, cwd=cwd, check=False)
+        names = [line for line in done.text.splitlines() if line.startswith("refs/")]
+        return names[0] if done.status == 0 and len(names) == 1 else None
+
+    def colliding_refs(self, branch: str) -> list[str]:
+        """Existing branches that `branch` equals but for letter case, contains as a folder, or lies below."""
+        parts = branch.split("/")
+        patterns = [f"refs/heads/{'/'.join(parts[:count])}" for count in range(1, len(parts) + 1)]
+        done = self.git("for-each-ref", "--ignore-case", "--format=%(refname)", *map(_literal, patterns))
+        wanted = branch.casefold()
+        found = []
+        for line in done.text.splitlines():
+            name = line.removeprefix("refs/heads/")
+            other = name.casefold()
+            if other == wanted or other.startswith(wanted + "/") or wanted.startswith(other + "/"):
+                found.append(name)
+        return found
+
+    def update_refs(
+        self, updates: Sequence[RefUpdate], *, reason: str, keep_open: Sequence[int] = (), check: bool = True
+    ) -> Completed:
+        """Change several refs in one transaction, each only if it still has its old value."""
+        lines = b"".join(
+            b"update " + os.fsencode(update.ref) + b"\0" + update.new.encode() + b"\0" + update.old.encode() + b"\0"
+            for update in updates
+        )
+        return self.git(
+            "update-ref",
+            "-m",
+            reason,
+            "-z",
+            "--stdin",
+            stdin=b"start\0" + lines + b"prepare\0commit\0",
+            writes=True,
+            keep_open=keep_open,
+            check=check,
+        )
+
+    def default_branch(self) -> str | None:
+        """The branch that a remote's HEAD, else this repository's, calls its own."""
+        done = self.git("symbolic-ref", "--quiet", "--short", "refs/remotes/origin/HEAD", check=False)
+        candidates = [done.text.strip().removeprefix("origin/")] if done.status == 0 else []
+        head = read_regular(self.common_dir / "HEAD", most=_SMALL) or b""
+        if head.startswith(b"ref: refs/heads/"):
+            candidates.append(os.fsdecode(head[16:]).strip())
+        return next((name for name in candidates if self.read_ref(f"refs/heads/{name}")), None)
+
+    # -- objects
+
+    def commit_tree(self, tree: str, parents: Sequence[str], message: str, *, sign: bool = False) -> str:
+        """Make a commit by the user's identity; raises IdentityMissing."""
+        arguments = ["commit-tree", *(["-S"] if sign else [])]
+        for parent in parents:
+            arguments += ["-p", parent]
+        done = self.git(*arguments, tree, stdin=message.encode(errors="surrogateescape"), writes=True, check=False)
+        if done.status != 0:
+            raise failure(arguments, done)
+        return done.text.strip()
+
+
+def _literal(pattern: str) -> str:
+    return re.sub(r"([*?\[\\])", r"\\\1", pattern)
+
+
+def failure(arguments: Sequence[str], done: Completed) -> GitFailed | IdentityMissing | NoSpace:
+    """The khlone error for a git command that failed."""
+    text = done.error_text
+    if any(
+        words in text
+        for words in (
+            "Please tell me who you are",
+            "unable to auto-detect email",
+            "empty ident name",
+            "no email was given",
+        )
+    ):
+        return IdentityMissing()
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return NoSpace("the repository", text.strip().splitlines()[-1])
+    return GitFailed(arguments, done.status, text or ("timed out" if done.timed_out else ""))
+
+
+def check_git_version(cache: Path | None) -> tuple[int, ...]:
+    """The version of git, at least the minimum; raises GitTooOld.
+
+    Asked once for each executable: the answer is cached by path, size and mtime.
+    """
+    executable = process.git_executable()
+    found = os.stat(executable)
+    key = f"{executable}\n{found.st_size}\n{found.st_mtime_ns}\n"
+    text = ""
+    if cache is not None:
+        try:
+            cached = cache.read_text()
+        except (OSError, UnicodeDecodeError):
+            cached = ""
+        text = cached.removeprefix(key) if cached.startswith(key) else ""
+    if not text:
+        text = process.run([executable, "version"], timeout_s=30.0).text.strip()
+        if cache is not None:
+            _keep(cache, key + text)
+    match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    version = tuple(int(part) for part in match.groups() if part) if match else (0,)
+    if version < MINIMUM_GIT:
+        raise GitTooOld(".".join(map(str, version)), ".".join(map(str, MINIMUM_GIT)))
+    return version
+
+
+def _keep(cache: Path, text: str) -> None:
+    from khlone.files import write_atomic
+
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(cache, text.encode(), durable=False)
+    except OSError:
+        return

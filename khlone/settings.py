@@ -1,0 +1,195 @@
+"""Which settings are in force, and where does each come from?
+
+The keys are the same in `git config khlone.*`, in the repository's `.khlone.toml` and in
+the user's `config.toml`, in that order of precedence; a flag beats them all. A
+repository's file is data that anyone may have committed: keys that name code or places
+are not read from it. Where no config file holds a word of interest, git is not asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from khlone import process
+from khlone.errors import InvalidSetting
+from khlone.files import read_regular
+
+_INTERESTING = re.compile(rb"khlone|include|gpgsign", re.IGNORECASE)
+#: Keys that a repository's own file may set: harmless whoever wrote them.
+_FROM_PROJECT = re.compile(r"(agent|target|durable|gate\.required|limits\..*|trash\..*)\Z")
+_TRUE = {"true", "yes", "on", "1", ""}
+_FALSE = {"false", "no", "off", "0"}
+
+DEFAULT_AGENT = "claude"
+DEFAULT_WORKTREE = "{parent}/{repository}.clones/{folder}"
+PROJECT_FILE = ".khlone.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings in force; `values` holds every `khlone.*` key, lower case, without that prefix."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    gpg_sign: bool = False
+
+    @property
+    def agent(self) -> str:
+        """The agent of a new clone."""
+        return self.values.get("agent") or DEFAULT_AGENT
+
+    @property
+    def worktree(self) -> str:
+        """The template of a new worktree's path."""
+        return self.values.get("worktree") or DEFAULT_WORKTREE
+
+    @property
+    def target(self) -> str | None:
+        """The target of a new clone."""
+        return self.values.get("target") or None
+
+    @property
+    def durable(self) -> bool:
+        """Whether a created clone is on disk, not only in the page cache, when `new` returns."""
+        return self._flag("durable", True)
+
+    @property
+    def gate_required(self) -> bool:
+        """Whether a landing without any gate is refused."""
+        return self._flag("gate.required", False)
+
+    @property
+    def gate_commands(self) -> Mapping[str, str]:
+        """The gate commands by name."""
+        return {
+            key.removeprefix("gate."): value
+            for key, value in self.values.items()
+            if key.startswith("gate.") and key != "gate.required"
+        }
+
+    @property
+    def allow_network_file_system(self) -> bool:
+        """Whether a repository on a network file system may be used."""
+        return self._flag("allownetworkfilesystem", False)
+
+    def _flag(self, key: str, default: bool) -> bool:
+        value = self.values.get(key)
+        if value is None:
+            return default
+        if value.lower() in _TRUE:
+            return True
+        if value.lower() in _FALSE:
+            return False
+        raise InvalidSetting(f"khlone.{key}", value, "it must be true or false")
+
+
+def load(
+    *, common_dir: Path, git_dir: Path, cwd: Path, worktree: Path | None, environment: Mapping[str, str]
+) -> Settings:
+    """Read every source; raises InvalidSetting for a file that cannot be parsed."""
+    values: dict[str, str] = {}
+    user = _user_file(environment)
+    if user is not None:
+        values.update(_toml(user))
+    if worktree is not None:
+        project = _toml(worktree / PROJECT_FILE)
+        values.update({key: value for key, value in project.items() if _FROM_PROJECT.match(key)})
+    gpg_sign = False
+    if _must_ask_git(common_dir, git_dir, environment):
+        for key, value in _git_config(cwd, environment):
+            if key.startswith("khlone."):
+                values[key.removeprefix("khlone.")] = value
+            elif key == "commit.gpgsign":
+                gpg_sign = value.lower() in _TRUE
+    return Settings(values=values, gpg_sign=gpg_sign)
+
+
+def _config_files(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> list[Path]:
+    found = [common_dir / "config", git_dir / "config.worktree"]
+    if "GIT_CONFIG_NOSYSTEM" not in environment:
+        found.append(Path(environment.get("GIT_CONFIG_SYSTEM", "/etc/gitconfig")))
+    home = environment.get("HOME")
+    if "GIT_CONFIG_GLOBAL" in environment:
+        found.append(Path(environment["GIT_CONFIG_GLOBAL"]))
+    elif home:
+        found.append(Path(home, ".gitconfig"))
+        found.append(Path(environment.get("XDG_CONFIG_HOME") or Path(home, ".config"), "git", "config"))
+    return found
+
+
+def _must_ask_git(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> bool:
+    if sys.platform != "linux" or not process.git_executable().startswith(("/usr/bin/", "/usr/lib/git-core/")):
+        return True
+    if "GIT_CONFIG_PARAMETERS" in environment or "GIT_CONFIG_COUNT" in environment:
+        return True
+    for path in _config_files(common_dir, git_dir, environment):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        if _INTERESTING.search(content):
+            return True
+    return False
+
+
+def _git_config(cwd: Path, environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    kept = process.scrubbed(environment)
+    for name, value in environment.items():
+        if name.startswith(("GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")):
+            kept[name] = value
+    done = process.run([process.git_executable(), "config", "--list", "-z"], cwd=cwd, environment=kept, timeout_s=30.0)
+    if done.status != 0:
+        raise InvalidSetting("git config", "", done.error_text.strip() or "git could not read it")
+    pairs = []
+    for item in done.text.split("\0"):
+        key, _, value = item.partition("\n")
+        if key:
+            pairs.append((key, value))
+    return pairs
+
+
+def _user_file(environment: Mapping[str, str]) -> Path | None:
+    base = environment.get("XDG_CONFIG_HOME")
+    if base and os.path.isabs(base):
+        return Path(base, "khlone", "config.toml")
+    home = environment.get("HOME")
+    return Path(home, ".config", "khlone", "config.toml") if home and os.path.isabs(home) else None
+
+
+def _toml(path: Path) -> dict[str, str]:
+    try:
+        content = read_regular(path)
+    except OSError:
+        return {}
+    if content is None:
+        return {}
+    import tomllib
+
+    try:
+        document = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(str(path), "", str(error)) from error
+    return dict(_flatten("", document))
+
+
+def _flatten(prefix: str, value: object) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        found: list[tuple[str, str]] = []
+        for key, inner in value.items():
+            found += _flatten(f"{prefix}.{key}" if prefix else _key(key), inner)
+        return found
+    if isinstance(value, bool):
+        return [(prefix, "true" if value else "false")]
+    if isinstance(value, list):
+        return [(prefix, " ".join(str(item) for item in value))]
+    return [(prefix, str(value))]
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "") if "." not in name else name

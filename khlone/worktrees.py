@@ -1,0 +1,230 @@
+"""What do the worktree admin folders say, and how does a new one appear whole?
+
+Reads `<common dir>/worktrees/*` by itself, since one broken entry makes git's own
+`worktree list` die for everybody. A new entry is built aside, fsynced and published by
+one rename, so that no other git ever sees half of it
+(docs/decisions/0001-publish-the-admin-folder.md). Only for the files ref backend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from khlone import files
+from khlone.errors import StateUnsafe
+
+#: Written into the admin folder of every clone; git ignores it, the rebuild of a registry reads it.
+MARKER = "khlone.json"
+_SMALL = 64 << 10
+
+#: A file or folder in a git dir, and what it says is under way there.
+_IN_PROGRESS = (
+    ("rebase-merge", "rebase"),
+    ("rebase-apply", "rebase"),
+    ("MERGE_HEAD", "merge"),
+    ("CHERRY_PICK_HEAD", "cherry-pick"),
+    ("REVERT_HEAD", "revert"),
+    ("BISECT_LOG", "bisect"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminEntry:
+    """One admin folder. `problem` says why other git commands may die of it, if they may."""
+
+    name: str
+    path: Path
+    worktree: Path | None
+    head: str | None
+    locked: str | None
+    marker: Mapping[str, object] | None
+    problem: str | None
+
+    @property
+    def branch(self) -> str | None:
+        """The full name of the branch that is checked out, `None` when detached or broken."""
+        return branch_of(self.head)
+
+
+def branch_of(head: str | None) -> str | None:
+    """The ref that the content of a HEAD file names."""
+    return head[5:].strip() if head is not None and head.startswith("ref: ") else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        content = files.read_regular(path, most=_SMALL)
+    except (StateUnsafe, OSError):
+        return None
+    return None if content is None else os.fsdecode(content)
+
+
+def read_head(git_dir: Path) -> str | None:
+    """The content of a worktree's HEAD without its line end; a symbolic link is followed by name."""
+    path = git_dir / "HEAD"
+    if path.is_symlink():
+        return f"ref: {os.readlink(path)}"
+    text = _text(path)
+    return text.rstrip("\n") if text else None
+
+
+def entries(common_dir: Path) -> list[AdminEntry]:
+    """Every admin folder of the repository, broken ones included, by name."""
+    folder = common_dir / "worktrees"
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [entry for name in names if (entry := read_entry(folder / name)) is not None]
+
+
+def read_entry(path: Path) -> AdminEntry | None:
+    """One admin folder, `None` when there is no folder of that name."""
+    if path.is_symlink() or not path.is_dir():
+        return None
+    gitdir = _text(path / "gitdir")
+    common = _text(path / "commondir")
+    head = read_head(path)
+    locked = _text(path / "locked")
+    problem = None
+    if not common or not common.strip():
+        problem = "commondir is missing or empty"
+    elif not head:
+        problem = "HEAD is missing or empty"
+    elif not head.startswith("ref: ") and not head.strip("0"):
+        problem = "HEAD is the null oid"
+    elif not gitdir or not gitdir.strip():
+        problem = "gitdir is missing or empty"
+    worktree = None
+    if gitdir and gitdir.strip():
+        worktree = Path(os.path.normpath(path / gitdir.rstrip("\n"))).parent
+    return AdminEntry(
+        name=path.name,
+        path=path,
+        worktree=worktree,
+        head=head,
+        locked=None if locked is None else locked.strip(),
+        marker=_marker(path),
+        problem=problem,
+    )
+
+
+def _marker(path: Path) -> Mapping[str, object] | None:
+    text = _text(path / MARKER)
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        found = json.loads(text)
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def checkouts(common_dir: Path, main_worktree: Path | None) -> Iterator[tuple[str, Path, Path]]:
+    """Every (branch ref, worktree, git dir) that a worktree has checked out or is rebasing or bisecting."""
+    if main_worktree is not None:
+        for ref in _held_refs(common_dir):
+            yield ref, main_worktree, common_dir
+    for entry in entries(common_dir):
+        if entry.worktree is not None:
+            for ref in _held_refs(entry.path):
+                yield ref, entry.worktree, entry.path
+
+
+def _held_refs(git_dir: Path) -> Iterator[str]:
+    head = branch_of(read_head(git_dir))
+    if head is not None:
+        yield head
+    for name in ("rebase-merge/head-name", "rebase-apply/head-name"):
+        text = _text(git_dir / name)
+        if text and text.startswith("refs/") and text.strip() != head:
+            yield text.strip()
+    text = _text(git_dir / "BISECT_START")
+    if text and f"refs/heads/{text.strip()}" != head:
+        yield f"refs/heads/{text.strip()}"
+
+
+def in_progress(git_dir: Path) -> str | None:
+    """What is under way in a worktree: rebase, merge, cherry-pick, revert, bisect, or nothing."""
+    return next((what for name, what in _IN_PROGRESS if files.exists(git_dir / name)), None)
+
+
+def stage(
+    staged: Path,
+    *,
+    worktree: Path,
+    head: str,
+    locked: str,
+    marker: Mapping[str, object],
+    source_git_dir: Path,
+    common_dir: Path,
+    durable: bool,
+) -> None:
+    """Build an admin folder aside, complete and fsynced, as `git worktree add` would have it.
+
+    `head` is the content of HEAD. The sparse patterns and the per-worktree config of
+    `source_git_dir` are carried over, without what belongs to one worktree alone.
+    """
+    if files.exists(staged):
+        files.remove_tree(staged)
+    staged.mkdir(mode=0o777, parents=False)
+    content = {
+        "locked": f"{locked}\n".encode(),
+        "gitdir": os.fsencode(worktree / ".git") + b"\n",
+        "commondir": b"../..\n",
+        "HEAD": f"{head}\n".encode(errors="surrogateescape"),
+        MARKER: json.dumps(marker).encode() + b"\n",
+    }
+    per_worktree = files.read_regular(source_git_dir / "config.worktree")
+    if per_worktree is not None and _worktree_config_on(common_dir):
+        content["config.worktree"] = per_worktree
+    sparse = files.read_regular(source_git_dir / "info" / "sparse-checkout", most=16 << 20)
+    for name, value in content.items():
+        files.write_new(staged / name, value, mode=0o666, durable=durable)
+    if sparse is not None:
+        (staged / "info").mkdir()
+        files.write_new(staged / "info" / "sparse-checkout", sparse, mode=0o666, durable=durable)
+    if durable:
+        files.sync_dir(staged)
+
+
+def _worktree_config_on(common_dir: Path) -> bool:
+    text = _text(common_dir / "config")
+    return text is not None and "worktreeconfig" in text.lower()
+
+
+def publish(staged: Path, admin: Path, *, durable: bool) -> None:
+    """Let the staged admin folder appear under its name; raises FileExistsError when that is taken."""
+    admin.parent.mkdir(exist_ok=True)
+    files.rename_new(staged, admin, durable=durable)
+
+
+def link(worktree: Path, admin: Path, *, durable: bool) -> None:
+    """Make the worktree's folder, whose `.git` file points at the admin folder."""
+    worktree.mkdir(mode=0o777)
+    files.write_new(worktree / ".git", link_content(admin), mode=0o666, durable=durable)
+
+
+def link_content(admin: Path) -> bytes:
+    """The content of the `.git` file of a linked worktree."""
+    return b"gitdir: " + os.fsencode(admin) + b"\n"
+
+
+def is_linked(worktree: Path, admin: Path) -> bool:
+    """Whether a folder is the linked worktree of that admin folder: `.git` a regular file that says so."""
+    try:
+        return files.read_regular(worktree / ".git", most=_SMALL) == link_content(admin)
+    except (StateUnsafe, OSError):
+        return False
+
+
+def point_at(admin: Path, worktree: Path, *, head: str | None = None, durable: bool = True) -> None:
+    """Let an admin folder point at another worktree folder, and at another HEAD where given."""
+    files.write_atomic(admin / "gitdir", os.fsencode(worktree / ".git") + b"\n", mode=0o666, durable=durable)
+    if head is not None:
+        files.write_atomic(admin / "HEAD", f"{head}\n".encode(errors="surrogateescape"), mode=0o666, durable=durable)
