@@ -372,6 +372,20 @@ class MergeConflict(KhloneError):
         )
 
 
+class UnrelatedHistories(KhloneError):
+    """The clone's branch and the target share no commit."""
+
+    code = "unrelated-histories"
+
+    def __init__(self, name: str, target: str) -> None:
+        super().__init__(
+            f"{name} and {target} have no commit in common",
+            hint="check --into; khlone does not join unrelated histories",
+            name=name,
+            target=target,
+        )
+
+
 class NotFastForward(KhloneError):
     """`--ff-only` was asked for and the target has commits that the clone lacks."""
 

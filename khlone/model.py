@@ -199,21 +199,6 @@ class NewRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CreatePlan:
-    """Every name, path and oid of a clone to be made; written to the journal before the first step."""
-
-    clone: CloneRecord
-    repository_id: str
-    common_dir: Path
-    admin_dir: Path
-    object_format_zero: str
-    created_parent: bool
-    staged: bool
-    source_git_dir: Path
-    durable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A commit built in the object database that may land on `target` where `old` is now."""
 

@@ -168,7 +168,8 @@ def _run_bounded(
             kept[name] += chunk[: max(room, 0)]
 
     threads = [
-        threading.Thread(target=drain, args=(name, cast("IO[bytes]", getattr(child, name))), daemon=True) for name in kept
+        threading.Thread(target=drain, args=(name, cast("IO[bytes]", getattr(child, name))), daemon=True)
+        for name in kept
     ]
     for thread in threads:
         thread.start()

@@ -192,8 +192,9 @@ class Transaction:
     def insert_clone(self, clone: CloneRecord) -> None:
         """Add a clone as it is."""
         self._connection.execute(
-            """INSERT INTO clones (id, name, folded, target, path, admin, state, reason, agent, isolation, config_dir,
-            created_at, epoch) VALUES (?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?)""",
+            """INSERT INTO clones
+            (id, name, folded, target, path, admin, state, reason, agent, isolation, config_dir, created_at, epoch)
+            VALUES (?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?)""",
             (
                 clone.id,
                 clone.name,
@@ -211,7 +212,8 @@ class Transaction:
             ),
         )
         self._connection.execute(
-            "INSERT INTO branches (clone, name, base, owned, live, merged_head) VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?)",
+            """INSERT INTO branches (clone, name, base, owned, live, merged_head)
+            VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?)""",
             (
                 clone.id,
                 raw(clone.branch),
@@ -253,6 +255,10 @@ class Transaction:
             (name, folded(name), os.fsencode(path), clone_id),
         )
         self._connection.execute("UPDATE branches SET name = CAST(? AS TEXT) WHERE clone = ?", (raw(branch), clone_id))
+
+    def set_admin(self, clone_id: str, admin: str) -> None:
+        """Note which admin folder git chose."""
+        self._connection.execute("UPDATE clones SET admin = ? WHERE id = ?", (admin, clone_id))
 
     def delete_clone(self, clone_id: str) -> None:
         """Forget a clone, its branch and its trash; the journal keeps what was done."""
@@ -303,6 +309,10 @@ class Transaction:
             (SELECT id FROM operations WHERE ended_at IS NOT NULL ORDER BY id DESC LIMIT ?)""",
             (KEPT_OPERATIONS,),
         )
+
+    def forget_operation(self, operation_id: str) -> None:
+        """Drop an operation that left no effect."""
+        self._connection.execute("DELETE FROM operations WHERE id = ?", (operation_id,))
 
     def start_session(self, session: SessionRecord) -> None:
         """Record a process that is about to work in a clone that is there to work in."""

@@ -308,7 +308,7 @@ class Repository:
                 kill_after_timeout=600,
             )
         except GitCommandError as error:
-            raise GitFailed(arguments, int(error.status or -1), str(error.stderr)) from error
+            raise GitFailed(arguments, -1, str(error.stderr)) from error
         return int(status), bytes(output).decode(errors="surrogateescape")
 
     # -- refs

@@ -223,6 +223,11 @@ def is_linked(worktree: Path, admin: Path) -> bool:
         return False
 
 
+def write_marker(admin: Path, marker: Mapping[str, object], *, durable: bool = True) -> None:
+    """Write what the rebuild of a registry reads."""
+    files.write_atomic(admin / MARKER, json.dumps(marker).encode() + b"\n", mode=0o666, durable=durable)
+
+
 def point_at(admin: Path, worktree: Path, *, head: str | None = None, durable: bool = True) -> None:
     """Let an admin folder point at another worktree folder, and at another HEAD where given."""
     files.write_atomic(admin / "gitdir", os.fsencode(worktree / ".git") + b"\n", mode=0o666, durable=durable)

@@ -1,0 +1,238 @@
+"""What does a use case work with? One repository with its adapters, each opened when first used.
+
+`App.open` finds the repository; nothing is created on disk before `prepare_state`, which
+every mutating operation calls first. No adapter knows another: they meet here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from khlone import files, repository, settings
+from khlone.config_dir import ConfigDirs, cache_root, state_root
+from khlone.errors import KhloneError, NetworkFileSystem, NoSuchClone, UsageError
+from khlone.model import CloneRecord
+from khlone.registry import Registry
+
+if TYPE_CHECKING:
+    from khlone.locks import Locks
+    from khlone.plugins import Plugins
+
+#: Set inside every process that khlone starts in a clone.
+SESSION_VARIABLES = (
+    "KHLONE_NAME",
+    "KHLONE_ID",
+    "KHLONE_BRANCH",
+    "KHLONE_TARGET",
+    "KHLONE_PATH",
+    "KHLONE_REPOSITORY",
+    "KHLONE_SESSION",
+)
+
+
+def _silent(_: str) -> None:
+    return
+
+
+class App:
+    """One repository, its registry, locks, plugins and settings; the first argument of every operation."""
+
+    def __init__(
+        self,
+        location: repository.Location,
+        *,
+        environment: Mapping[str, str],
+        told: Callable[[str], None] = _silent,
+        plugins: Plugins | None = None,
+    ) -> None:
+        self.location = location
+        self.environment = environment
+        self.told = told
+        self.state_dir = location.common_dir / "khlone"
+        self._plugins = plugins
+
+    @classmethod
+    def open(
+        cls,
+        cwd: Path | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        told: Callable[[str], None] = _silent,
+        plugins: Plugins | None = None,
+    ) -> App:
+        """The repository round `cwd` (default: the working folder).
+
+        `told` receives one line for people whenever something is worth saying. Raises
+        NotARepository, NotPermitted, RepositoryUnsupported, GitMissing or GitTooOld.
+        """
+        known = dict(os.environ if environment is None else environment)
+        found = repository.discover(Path.cwd() if cwd is None else cwd, known)
+        return cls(found, environment=known, told=told, plugins=plugins)
+
+    # -- adapters
+
+    @cached_property
+    def settings(self) -> settings.Settings:
+        """The settings in force."""
+        return settings.load(
+            common_dir=self.location.common_dir,
+            git_dir=self.location.git_dir,
+            cwd=self.location.worktree or self.location.common_dir,
+            worktree=self.location.worktree,
+            environment=self.environment,
+        )
+
+    @cached_property
+    def repository(self) -> repository.Repository:
+        """git, working on this repository."""
+        repository.check_git_version(self._git_version_cache())
+        return repository.Repository(self.location, durable=self.settings.durable)
+
+    @property
+    def registry_path(self) -> Path:
+        """Where the registry's database lies."""
+        return self.state_dir / "registry.sqlite3"
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry; call `prepare_state` before the first change."""
+        return Registry(self.registry_path)
+
+    @property
+    def has_registry(self) -> bool:
+        """Whether there is a registry to read; a repository without clones has none."""
+        return self.registry_path.exists()
+
+    @cached_property
+    def locks(self) -> Locks:
+        """The repository's locks."""
+        from khlone.locks import Locks
+
+        return Locks(self.state_dir / "locks")
+
+    @cached_property
+    def plugins(self) -> Plugins:
+        """The plugins, loaded through their entry points; fixed for the life of this App."""
+        if self._plugins is not None:
+            return self._plugins
+        from khlone.plugins import Plugins
+
+        cache = None
+        with contextlib.suppress(KhloneError):
+            cache = cache_root(self.environment)
+        loaded = Plugins.load(cache_dir=cache, environment=self.environment)
+        for warning in loaded.warnings:
+            self.told(f"warning: {warning}")
+        return loaded
+
+    @cached_property
+    def config_dirs(self) -> ConfigDirs:
+        """The private folders of this repository's clones."""
+        return ConfigDirs(state_root(self.environment), self.repository_id)
+
+    def _git_version_cache(self) -> Path | None:
+        with contextlib.suppress(KhloneError):
+            return cache_root(self.environment) / "git-version"
+        return None
+
+    # -- the state folder
+
+    def prepare_state(self) -> None:
+        """Make the state folder and its parts; raises NetworkFileSystem, NotPermitted or StateUnsafe."""
+        if not self.state_dir.exists():
+            kind = files.network_file_system(self.location.common_dir)
+            if kind is not None and not self.settings.allow_network_file_system:
+                raise NetworkFileSystem(self.location.common_dir, kind)
+        with files.explained(self.state_dir):
+            for name in ("", "locks", "stage", "trash"):
+                files.make_private_dir(self.state_dir / name)
+        self.__dict__.pop("repository_id", None)
+        _ = self.repository_id
+
+    @cached_property
+    def repository_id(self) -> str:
+        """The repository's identity: kept when it is moved, renewed when it is a copy."""
+        path = self.state_dir / "id"
+        found = os.stat(self.location.common_dir)
+        here = {"path": os.fspath(self.location.common_dir), "device": found.st_dev, "inode": found.st_ino}
+        known: dict[str, object] = {}
+        content = files.read_regular(path)
+        if content is not None:
+            with contextlib.suppress(ValueError):
+                known = json.loads(content)
+        identity = known.get("id")
+        if isinstance(identity, str) and all(known.get(key) == value for key, value in here.items()):
+            return identity
+        if isinstance(identity, str) and not self._is_copy(known):
+            self._write_identity(path, {"id": identity, **here})
+            return identity
+        fresh = secrets.token_hex(8)
+        if content is None and self.state_dir.is_dir():
+            return self._first_identity(path, {"id": fresh, **here})
+        self._write_identity(path, {"id": fresh, **here})
+        return fresh
+
+    def _first_identity(self, path: Path, content: Mapping[str, object]) -> str:
+        """Write the first identity, unless another process was faster: then theirs."""
+        temporary = path.with_name(f"id.{secrets.token_hex(4)}.tmp")
+        files.write_new(temporary, json.dumps(content).encode() + b"\n")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return str(json.loads(files.read_regular(path) or b"{}").get("id"))
+        finally:
+            os.unlink(temporary)
+        files.sync_dir(path.parent)
+        return str(content["id"])
+
+    def _is_copy(self, known: Mapping[str, object]) -> bool:
+        """Whether the place that the identity was written at still is that repository."""
+        old = Path(str(known.get("path")))
+        if old == self.location.common_dir:
+            return False
+        try:
+            found = os.stat(old)
+            there = files.read_regular(old / "khlone" / "id")
+        except (OSError, KhloneError):
+            return False
+        same_place = (found.st_dev, found.st_ino) == (known.get("device"), known.get("inode"))
+        return same_place and there is not None and str(known.get("id")).encode() in there
+
+    def _write_identity(self, path: Path, content: Mapping[str, object]) -> None:
+        if self.state_dir.is_dir():
+            files.write_atomic(path, json.dumps(content).encode() + b"\n")
+
+    # -- names
+
+    def calling_clone(self) -> CloneRecord | None:
+        """The clone whose worktree the command was called in."""
+        if self.location.git_dir == self.location.common_dir or not self.has_registry:
+            return None
+        name = self.location.git_dir.name
+        return next((clone for clone in self.registry.clones() if clone.admin == name), None)
+
+    def require_clone(self, name: str | None) -> CloneRecord:
+        """The clone of that name, or the calling one; raises NoSuchClone or UsageError."""
+        if name is None:
+            calling = self.calling_clone()
+            if calling is None:
+                raise UsageError("no clone is named, and this is not the worktree of one", hint="give a NAME")
+            return calling
+        clone = self.registry.clone(name) if self.has_registry else None
+        if clone is None:
+            raise NoSuchClone(name, self._near(name))
+        return clone
+
+    def _near(self, name: str) -> list[str]:
+        if not self.has_registry:
+            return []
+        import difflib
+
+        return difflib.get_close_matches(name, [clone.name for clone in self.registry.clones()], n=3)

@@ -1,0 +1,37 @@
+"""`doctor`: find and mend."""
+
+from __future__ import annotations
+
+import click
+
+from khlone.commands import Context, verb
+from khlone.model import Severity
+from khlone.output import visible
+
+
+@verb("doctor")
+@click.option("--fix", is_flag=True, help="Mend what can be mended safely; what cannot be judged is kept.")
+def command(context: Context, *, fix: bool) -> int:
+    """Find what is wrong with the repository's clones, and mend it with --fix.
+
+    Ends with 0 when no error is left.
+    """
+    from khlone.app import App
+    from khlone.operations import doctor
+
+    app = App.open(context.directory, environment=context.environment, told=context.output.tell)
+    findings = doctor.diagnose(app, fix=fix)
+    if context.output.as_json:
+        context.output.document("doctor", {"findings": findings})
+    for finding in findings:
+        clone = f" {finding.clone}:" if finding.clone else ""
+        done = " [fixed]" if finding.fixed else ""
+        context.output.answer(f"{finding.severity.value}:{clone} {visible(finding.message)} ({finding.code}){done}")
+        if finding.fix and not finding.fixed:
+            context.output.answer(f"  fix: {visible(finding.fix)}")
+    left = [one for one in findings if one.severity is Severity.ERROR and not one.fixed]
+    if not findings:
+        context.output.answer("all is well")
+    elif left and not fix:
+        context.output.tell("git khlone doctor --fix mends what can be mended")
+    return 1 if left else 0

@@ -1,0 +1,90 @@
+"""`merge`: bring clones back."""
+
+from __future__ import annotations
+
+import click
+
+from khlone.commands import Context, verb
+from khlone.errors import UsageError
+from khlone.model import MergeResult, Strategy
+from khlone.output import visible
+
+
+@verb("merge")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--into", metavar="T", help="Land on this branch instead of the clones' target.")
+@click.option("--merge", "strategies", flag_value="merge", multiple=True, help="Land as a merge commit (the default).")
+@click.option("--squash", "strategies", flag_value="squash", multiple=True, help="Land as one commit.")
+@click.option(
+    "--rebase", "strategies", flag_value="rebase", multiple=True, help="Land each commit on top of the target."
+)
+@click.option("--ff-only", "strategies", flag_value="ff-only", multiple=True, help="Land only as a fast-forward.")
+@click.option("--committed", is_flag=True, help="Land what is committed, whatever else lies in the clone.")
+@click.option("--no-gate", is_flag=True, help="Ask no gate.")
+@click.option("--remove", "remove_landed", is_flag=True, help="Remove the clones that landed.")
+@click.option("--dry-run", is_flag=True, help="Build the commits, land nothing.")
+def command(
+    context: Context,
+    *,
+    names: tuple[str, ...],
+    into: str | None,
+    strategies: tuple[str, ...],
+    committed: bool,
+    no_gate: bool,
+    remove_landed: bool,
+    dry_run: bool,
+) -> int:
+    """Bring the branches of clones back to their target, one after the other.
+
+    A clone that cannot land is held and the rest goes on. Your checkout is never where a
+    merge is computed; a target that is checked out is fast-forwarded there when nothing
+    local overlaps.
+    """
+    from khlone.operations import merge
+
+    if len(set(strategies)) > 1:
+        raise UsageError(f"--{' and --'.join(dict.fromkeys(strategies))} contradict each other")
+    request = merge.MergeRequest(
+        names=names or (None,),
+        into=into,
+        strategy=Strategy(strategies[0]) if strategies else Strategy.MERGE,
+        committed=committed,
+        gate=not no_gate,
+        dry_run=dry_run,
+        remove=remove_landed,
+    )
+    result = merge.merge(context.app(), request)
+    if context.output.as_json:
+        document = {
+            "target": result.target,
+            "old": result.old,
+            "new": result.new,
+            "gated": result.gated,
+            "landed": result.landed,
+            "held": [
+                {
+                    "name": held.name,
+                    "code": held.code,
+                    "message": held.message,
+                    "paths": held.paths,
+                    "partners": held.partners,
+                }
+                for held in result.held
+            ],
+        }
+        context.output.document("merge", document)
+    _print(context, result, dry_run=dry_run)
+    return result.held[0].exit_code if result.held else 0
+
+
+def _print(context: Context, result: MergeResult, *, dry_run: bool) -> None:
+    would = "would land" if dry_run else "landed"
+    for landed in result.landed:
+        gated = "" if result.gated or dry_run else ", ungated"
+        context.output.answer(
+            f"{landed.name} {would} on {visible(result.target)} as {landed.oid[:10]} ({landed.strategy.value}{gated})"
+        )
+    for held in result.held:
+        context.output.tell(f"held: {visible(held.message)}")
+        if held.hint:
+            context.output.tell(f"  hint: {visible(held.hint)}")

@@ -1,0 +1,96 @@
+"""`new`: make a clone."""
+
+from __future__ import annotations
+
+import click
+
+from khlone.commands import Context, verb
+from khlone.errors import UsageError
+from khlone.model import Clone, Isolation, NewRequest
+
+
+@verb("new")
+@click.argument("name")
+@click.option("--from", "start", metavar="REF", help="Start from this commit instead of HEAD.")
+@click.option("--branch", metavar="B", help="Use branch B, at its tip where it exists.")
+@click.option("--into", "target", metavar="TARGET", help="The branch to merge back into.")
+@click.option("--agent", metavar="A", help="The agent whose config dir is made.")
+@click.option(
+    "--isolate",
+    type=click.Choice([level.value for level in Isolation]),
+    default=Isolation.CONFIG.value,
+    show_default=True,
+    help="How far the clone is kept apart.",
+)
+@click.option("-n", "count", type=click.IntRange(1, 1000), metavar="COUNT", help="Make NAME-1 to NAME-COUNT.")
+@click.option("-x", "--exec", "unused", metavar="CMD...", help="Run CMD in it; everything after -x is CMD.")
+def command(
+    context: Context,
+    *,
+    name: str,
+    start: str | None,
+    branch: str | None,
+    target: str | None,
+    agent: str | None,
+    isolate: str,
+    count: int | None,
+    unused: str | None,
+) -> int:
+    """Make a clone: a worktree, a branch and a private config dir.
+
+    The last line of the answer is the folder of the worktree.
+    """
+    from khlone.operations import create
+
+    del unused
+    app = context.app()
+    request = NewRequest(
+        name=name, start=start, branch=branch, target=target, agent=agent, isolation=Isolation(isolate)
+    )
+    if context.command is not None and not context.command:
+        raise UsageError("-x is given without a command")
+    if count is None:
+        made, failed = [create.create(app, request)], []
+    else:
+        if branch is not None:
+            raise UsageError("-n makes a branch for each clone, so --branch cannot be given too")
+        made, failed = create.create_many(app, request, count)
+    for one, error in failed:
+        context.output.tell(f"{one}: {error.message}")
+    code = failed[0][1].exit_code if failed else 0
+    for clone in made:
+        _tell(context, clone)
+    if context.command and made:
+        code = _run(context, app, made) or code
+    if context.output.as_json:
+        context.output.document(
+            "new",
+            {
+                "clones": made,
+                "failed": [{"name": one, "code": error.code, "message": error.message} for one, error in failed],
+            },
+        )
+    for clone in made:
+        context.output.answer(str(clone.path))
+    return code
+
+
+def _tell(context: Context, clone: Clone) -> None:
+    into = f", to merge into {clone.target}" if clone.target else ""
+    context.output.tell(f"{clone.name} is ready: branch {clone.branch} at {clone.base[:10]}{into}")
+
+
+def _run(context: Context, app: object, made: list[Clone]) -> int:
+    from khlone.app import App
+    from khlone.operations import execute
+
+    assert isinstance(app, App)
+    code = 0
+    for clone in made:
+        result = execute.execute(app, clone.name, context.command or [], capture=context.output.as_json)
+        ended = result.exit if result.exit is not None else 128 + (result.signal or 0)
+        if context.output.as_json:
+            for line in (result.stdout + result.stderr).splitlines():
+                context.output.tell(f"{clone.name}: {line}")
+        code = code or ended
+    return code

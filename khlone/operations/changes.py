@@ -1,0 +1,86 @@
+"""What does a worktree hold that no commit of its branch holds?
+
+One `git status` in its machine format; nothing is written, no lock is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from khlone.app import App
+from khlone.errors import GitFailed
+from khlone.model import Changes, CloneRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A worktree's HEAD commit, its branch (`None` when detached) and its changes."""
+
+    head: str | None
+    branch: str | None
+    changes: Changes
+
+
+def read_status(
+    app: App, worktree: Path, *, ignored: bool = False, untracked: str = "all", tracked_only: bool = False
+) -> Status:
+    """Ask `git status` about one worktree; raises GitFailed when git cannot read it."""
+    arguments = ["status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=none"]
+    arguments.append("--untracked-files=no" if tracked_only else f"--untracked-files={untracked}")
+    if ignored:
+        arguments.append("--ignored=matching")
+    done = app.repository.git(*arguments, cwd=worktree)
+    return parse_status(done.stdout)
+
+
+def parse_status(output: bytes) -> Status:
+    """Read porcelain v2 with NUL ends."""
+    head = branch = None
+    staged: list[str] = []
+    unstaged: list[str] = []
+    unmerged: list[str] = []
+    untracked: list[str] = []
+    ignored: list[str] = []
+    for item in output.split(b"\0"):
+        kind = item[:2]
+        if kind == b"# ":
+            key, _, value = os.fsdecode(item[2:]).partition(" ")
+            if key == "branch.oid" and value != "(initial)":
+                head = value
+            elif key == "branch.head" and value != "(detached)":
+                branch = value
+        elif kind == b"1 ":
+            fields = item.split(b" ", 8)
+            path = os.fsdecode(fields[8])
+            if fields[1][0:1] != b".":
+                staged.append(path)
+            if fields[1][1:2] != b"." or fields[2] not in (b"N...", b"S...", b"SC.."):
+                unstaged.append(path)
+        elif kind == b"u ":
+            unmerged.append(os.fsdecode(item.split(b" ", 10)[10]))
+        elif kind == b"? ":
+            untracked.append(os.fsdecode(item[2:]))
+        elif kind == b"! ":
+            ignored.append(os.fsdecode(item[2:]))
+    changes = Changes(
+        staged=tuple(staged),
+        unstaged=tuple(unstaged),
+        unmerged=tuple(unmerged),
+        untracked=tuple(untracked),
+        ignored=tuple(ignored),
+    )
+    return Status(head=head, branch=branch, changes=changes)
+
+
+def stashes_of(app: App, clone: CloneRecord) -> tuple[str, ...]:
+    """The stash entries (`stash@{n}: ...`) that were made on the clone's branch."""
+    if app.repository.read_ref("refs/stash") is None:
+        return ()
+    status, output = app.repository.cold("stash", "list", "-z", "--format=%gd: %gs")
+    if status != 0:
+        raise GitFailed(["stash", "list"], status, output)
+    made_here = re.compile(rf"stash@\{{\d+\}}: (?:WIP on|On) {re.escape(clone.branch)}: ")
+    return tuple(line for line in output.split("\0") if made_here.match(line))

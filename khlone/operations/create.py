@@ -1,0 +1,404 @@
+"""How does a clone come into being, whole or not at all?
+
+Reserve name and branch in the registry with the whole plan; create branch and marker in
+one ref transaction; config dir; admin folder built aside and published by one rename;
+worktree folder; checkout outside any lock; hooks; sync; commit point. Until the commit
+point every step is undone, by this process or by whoever recovers it (undo.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from khlone import faults, files, worktrees
+from khlone.app import App
+from khlone.errors import (
+    BranchCheckedOut,
+    BranchExists,
+    CloneExists,
+    InvalidSetting,
+    KhloneError,
+    NameCollides,
+    NoSuchRef,
+    PathTaken,
+    RepositoryUnsupported,
+    UnbornHead,
+    UnknownAgent,
+    UsageError,
+)
+from khlone.locks import HeldLock
+from khlone.model import (
+    AgentProfile,
+    Clone,
+    CloneRecord,
+    CloneState,
+    Isolation,
+    NewRequest,
+    OperationKind,
+    Outcome,
+    utc_now,
+)
+from khlone.operations import journal, names, recovery, undo
+from khlone.registry import folded
+from khlone.repository import RefUpdate, null_oid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatePlan:
+    """Every name, path and oid of a clone to be made."""
+
+    operation: str
+    clone: CloneRecord
+    profile: AgentProfile
+    staged: bool
+
+    def as_json(self) -> dict[str, object]:
+        """The plan as the journal keeps it."""
+        return {"operation": self.operation, "clone": journal.to_json(self.clone), "staged": self.staged}
+
+
+def create(app: App, request: NewRequest) -> Clone:
+    """Make one clone and return it, ready.
+
+    Raises IllegalName, CloneExists, BranchExists, BranchCheckedOut, NameCollides,
+    NoSuchRef, UnbornHead, UnknownAgent, UsageError, Refusal or what the disk and git say;
+    whatever was made until then is gone again.
+    """
+    names.check(request.name)
+    app.prepare_state()
+    recovery.recover(app)
+    app.plugins.pre_create(request)
+    plan = plan_create(app, request)
+    clone = plan.clone
+    with journal.held(app, clone.id, clone.name) as lock:
+        with app.registry.transaction() as change:
+            change.reserve_clone(clone)
+            change.begin_operation(journal.operation(OperationKind.CREATE, clone, plan.as_json()))
+        try:
+            faults.point("create.reserved")
+            with files.explained(clone.path):
+                clone = _build(app, plan, lock)
+        except BaseException as error:
+            _abort(app, plan, lock, error)
+            raise
+    faults.point("create.ready")
+    ready = dataclasses.replace(clone, state=CloneState.READY)
+    app.plugins.post_create(journal.as_clone(ready))
+    faults.point("create.finished")
+    return journal.as_clone(ready)
+
+
+def create_many(app: App, request: NewRequest, count: int) -> tuple[list[Clone], list[tuple[str, KhloneError]]]:
+    """Make NAME-1 to NAME-count; a failure rolls that one back and the rest goes on."""
+    made: list[Clone] = []
+    failed: list[tuple[str, KhloneError]] = []
+    for number in range(1, count + 1):
+        one = dataclasses.replace(request, name=f"{request.name}-{number}")
+        try:
+            made.append(create(app, one))
+        except KhloneError as error:
+            failed.append((one.name, error))
+    return made, failed
+
+
+# -- planning ------------------------------------------------------------------------------
+
+
+def plan_create(app: App, request: NewRequest) -> CreatePlan:
+    """Resolve a request into names, paths and oids; changes nothing."""
+    if request.isolation is not Isolation.CONFIG:
+        raise UsageError(f"isolation {request.isolation.value!r} is not available yet", hint="use --isolate config")
+    _check_name(app, request.name)
+    agent = request.agent or app.settings.agent
+    profiles = app.plugins.agents(app.settings.values)
+    if agent not in profiles:
+        raise UnknownAgent(agent, sorted(profiles))
+    branch, base, owned = _branch_and_base(app, request)
+    clone_id = journal.new_clone_id()
+    path = _choose_path(app, request, branch, clone_id)
+    clone = CloneRecord(
+        id=clone_id,
+        name=request.name,
+        branch=branch,
+        branch_owned=owned,
+        target=_target(app, request, branch),
+        base=base,
+        path=path,
+        admin=f"{path.name}-{clone_id[:8]}",
+        state=CloneState.CREATING,
+        agent=agent,
+        isolation=request.isolation,
+        config_dir=app.config_dirs.config_path(clone_id, agent),
+        created_at=utc_now(),
+    )
+    return CreatePlan(
+        operation=journal.new_operation_id(),
+        clone=clone,
+        profile=profiles[agent],
+        staged=app.repository.has_ref_files,
+    )
+
+
+def _check_name(app: App, name: str) -> None:
+    wanted = folded(name)
+    for other in app.registry.clones():
+        there = folded(other.name)
+        if other.name == name:
+            raise CloneExists(name, other.path)
+        if there == wanted or there.startswith(wanted + "/") or wanted.startswith(there + "/"):
+            raise NameCollides(name, other.name)
+
+
+def _branch_and_base(app: App, request: NewRequest) -> tuple[str, str, bool]:
+    repository = app.repository
+    branch = request.branch or request.name
+    if request.branch is not None:
+        tip = repository.read_ref(f"refs/heads/{branch}")
+        if tip is not None:
+            if request.start is not None:
+                raise UsageError(
+                    f"--branch {branch} exists and is used at its tip, so --from cannot be given too",
+                    hint="leave out --from, or name a branch that does not exist",
+                )
+            _require_free(app, branch)
+            return branch, tip, False
+        _require_legal_branch(app, branch)
+    taken = repository.colliding_refs(branch)
+    if branch in taken:
+        raise BranchExists(branch)
+    if taken:
+        raise NameCollides(branch, taken[0])
+    if request.start is not None:
+        return branch, repository.resolve_commit(request.start, cwd=app.location.worktree), True
+    return branch, _head(app), True
+
+
+def _require_legal_branch(app: App, branch: str) -> None:
+    if app.repository.git("check-ref-format", f"refs/heads/{branch}", check=False).status != 0 or branch[0] == "-":
+        raise UsageError(f"{branch!r} cannot name a branch", hint="see git check-ref-format(1)")
+
+
+def _require_free(app: App, branch: str) -> None:
+    ref = f"refs/heads/{branch}"
+    for held, worktree, _ in worktrees.checkouts(app.location.common_dir, app.location.main_worktree):
+        if held == ref:
+            raise BranchCheckedOut(branch, worktree)
+
+
+def _head(app: App) -> str:
+    head = worktrees.read_head(app.location.git_dir)
+    branch = worktrees.branch_of(head)
+    if branch is not None:
+        oid = app.repository.read_ref(branch)
+        if oid is None:
+            raise UnbornHead
+        return oid
+    return app.repository.resolve_commit("HEAD", cwd=app.location.worktree)
+
+
+def _target(app: App, request: NewRequest, branch: str) -> str | None:
+    if request.target is not None:
+        if app.repository.read_ref(f"refs/heads/{request.target}") is None:
+            raise NoSuchRef(request.target)
+        return request.target
+    return next((name for name in _possible_targets(app, request) if name != branch), None)
+
+
+def _possible_targets(app: App, request: NewRequest) -> Iterator[str]:
+    if app.settings.target is not None:
+        yield app.settings.target
+    if request.start is not None:
+        local = _local_branch(app, request.start)
+        if local is not None:
+            yield local
+    calling = app.calling_clone()
+    if calling is not None and calling.target is not None:
+        yield calling.target
+    current = worktrees.branch_of(worktrees.read_head(app.location.git_dir))
+    if current is not None and calling is None and app.repository.read_ref(current) is not None:
+        yield current.removeprefix("refs/heads/")
+    default = app.repository.default_branch()
+    if default is not None:
+        yield default
+
+
+def _local_branch(app: App, start: str) -> str | None:
+    """The local branch that a start names, or the local counterpart of the remote branch it names."""
+    full = app.repository.full_name(start, cwd=app.location.worktree)
+    if full is None:
+        return None
+    if full.startswith("refs/heads/"):
+        return full.removeprefix("refs/heads/")
+    if full.startswith("refs/remotes/"):
+        _, _, local = full.removeprefix("refs/remotes/").partition("/")
+        if local and app.repository.read_ref(f"refs/heads/{local}") is not None:
+            return local
+    return None
+
+
+def _choose_path(app: App, request: NewRequest, branch: str, clone_id: str) -> Path:
+    asked = app.plugins.worktree_path(request)
+    if asked is not None:
+        if not asked.is_absolute() or files.exists(asked):
+            raise PathTaken(asked)
+        return asked
+    folder = names.folder(request.name)
+    taken = {clone.path for clone in app.registry.clones()}
+    for candidate in (folder, f"{folder}-{clone_id[:4]}", f"{folder}-{clone_id}"):
+        path = _expand(app, request, branch, candidate)
+        if path not in taken and not files.exists(path):
+            return path
+    raise PathTaken(path)
+
+
+def _expand(app: App, request: NewRequest, branch: str, folder: str) -> Path:
+    template = app.settings.worktree
+    anchor = app.location.anchor
+    try:
+        text = template.format(
+            parent=anchor.parent,
+            repository=anchor.name.removesuffix(".git") or anchor.name,
+            folder=folder,
+            name=names.folder(request.name),
+            branch=names.folder(branch),
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise InvalidSetting(
+            "khlone.worktree", template, f"{error} is not one of parent, repository, folder, name, branch"
+        ) from error
+    home = app.environment.get("HOME", "")
+    path = Path(os.path.normpath(anchor.joinpath(home + text[1:] if text.startswith("~/") else text)))
+    path = Path(os.path.realpath(path.parent), path.name)
+    if folder not in path.name:
+        path = path / folder
+    for private in (app.location.main_worktree, app.location.common_dir):
+        if private is not None and path.is_relative_to(private):
+            raise InvalidSetting("khlone.worktree", template, f"{path} lies inside {private}")
+    return path
+
+
+# -- building ------------------------------------------------------------------------------
+
+
+def _build(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
+    clone = plan.clone
+    durable = app.settings.durable
+    zero = null_oid(clone.base)
+    updates = [RefUpdate(ref=clone.marker_ref, new=clone.base, old=zero)]
+    if clone.branch_owned:
+        updates.append(RefUpdate(ref=clone.ref, new=clone.base, old=zero))
+    app.repository.update_refs(updates, reason=f"khlone: new {clone.name}", keep_open=[lock.descriptor])
+    faults.point("create.refs")
+
+    config_dir = app.config_dirs.publish(clone.id, plan.operation, plan.profile.name)
+    faults.point("create.config-dir")
+    app.plugins.populate_config_dir(journal.as_clone(clone), plan.profile, config_dir)
+
+    clone.path.parent.mkdir(parents=True, exist_ok=True)
+    if plan.staged:
+        _publish_admin(app, plan, durable=durable)
+    else:
+        clone = _add_by_git(app, plan, lock)
+    _check_out(app, clone, lock)
+    faults.point("create.checked-out")
+
+    app.plugins.prepare(journal.as_clone(clone))
+    faults.point("create.prepared")
+    if durable:
+        files.sync_file_system(clone.path)
+    faults.point("create.synced")
+    lock.verify()
+    with app.registry.transaction() as change:
+        change.move_clone(clone, CloneState.READY)
+        change.end_operation(plan.operation, Outcome.DONE)
+    return clone
+
+
+def _publish_admin(app: App, plan: CreatePlan, *, durable: bool) -> None:
+    clone = plan.clone
+    staged, admin = undo.staged_path(app, clone), undo.admin_path(app, clone)
+    worktrees.stage(
+        staged,
+        worktree=clone.path,
+        head=f"ref: {clone.ref}",
+        locked=lock_reason(clone),
+        marker=journal.to_json(clone),
+        source_git_dir=app.location.git_dir,
+        common_dir=app.location.common_dir,
+        durable=durable,
+    )
+    if files.exists(staged / "config.worktree"):
+        for key in ("core.bare", "core.worktree"):
+            app.repository.git("config", "--file", str(staged / "config.worktree"), "--unset-all", key, check=False)
+    faults.point("create.admin-staged")
+    worktrees.publish(staged, admin, durable=durable)
+    faults.point("create.admin-published")
+    try:
+        worktrees.link(clone.path, admin, durable=durable)
+    except FileExistsError as error:
+        raise PathTaken(clone.path) from error
+    faults.point("create.worktree-linked")
+
+
+def lock_reason(clone: CloneRecord) -> str:
+    """What git says when somebody prunes or removes the worktree without khlone."""
+    return f"khlone {clone.id}: remove it with git khlone remove {clone.name}"
+
+
+def _add_by_git(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
+    """The way for ref backends that keep no HEAD file: git's own command, under the repository lock."""
+    clone = plan.clone
+    with app.locks.repository(told=app.told):
+        app.repository.git(
+            "worktree",
+            "add",
+            "--quiet",
+            "--no-checkout",
+            "--lock",
+            f"--reason={lock_reason(clone)}",
+            "--",
+            str(clone.path),
+            clone.branch,
+            writes=True,
+            keep_open=[lock.descriptor],
+        )
+    content = files.read_regular(clone.path / ".git") or b""
+    admin = Path(os.fsdecode(content.removeprefix(b"gitdir: ").rstrip(b"\n")))
+    if admin.parent != app.location.common_dir / "worktrees":
+        raise RepositoryUnsupported(f"git keeps the worktree's admin folder in {admin}")
+    named = dataclasses.replace(clone, admin=admin.name)
+    worktrees.write_marker(admin, journal.to_json(named))
+    with app.registry.transaction() as change:
+        change.set_admin(clone.id, admin.name)
+    return named
+
+
+def _check_out(app: App, clone: CloneRecord, lock: HeldLock) -> None:
+    if not worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
+        raise PathTaken(clone.path)
+    app.repository.git(
+        "reset",
+        "--hard",
+        "--quiet",
+        "--no-recurse-submodules",
+        cwd=clone.path,
+        writes=True,
+        keep_open=[lock.descriptor],
+    )
+
+
+def _abort(app: App, plan: CreatePlan, lock: HeldLock, error: BaseException) -> None:
+    """Undo a failed create; when the undo fails too, the journal keeps it for the next recovery."""
+    try:
+        undo.undo_create(app, plan.clone, plan.operation, lock, certain=True)
+    except Exception as second:  # noqa: BLE001 - the first error is the one to report
+        app.told(f"warning: {plan.clone.name} could not be undone yet: {second}; `git khlone doctor --fix` goes on")
+        return
+    with app.registry.transaction() as change:
+        change.end_operation(plan.operation, Outcome.ROLLED_BACK, str(error)[:500])
+        change.delete_clone(plan.clone.id)
+    app.plugins.post_cleanup(journal.as_clone(plan.clone))

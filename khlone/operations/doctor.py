@@ -1,0 +1,243 @@
+"""What is wrong with this repository's clones, and what of it can be mended?
+
+Scans the admin folders itself, since one broken entry makes git's own commands die.
+Without `fix` nothing is changed. With it: dead operations are recovered, a damaged
+registry is set aside and rebuilt, our own entries are repaired from the registry, and
+what is foreign and poisons the repository is moved to quarantine, never deleted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from khlone import files, sessions, worktrees
+from khlone.app import App
+from khlone.errors import KhloneError, Locked, RegistryCorrupt
+from khlone.model import CloneRecord, CloneState, Finding, Severity
+from khlone.operations import inspect, journal, names, rebuild, recovery, repair, undo
+from khlone.worktrees import AdminEntry
+
+_INITIALIZING_AFTER_S = 60.0
+
+
+def diagnose(app: App, *, fix: bool = False) -> list[Finding]:
+    """Every finding, most of them with what would mend it; with `fix`, mended where that is safe."""
+    if not app.state_dir.exists() and not fix:
+        return [*_foreign_entries(app, fix=False), *_git_works(app)]
+    if fix:
+        app.prepare_state()
+    findings = list(_registry(app, fix=fix))
+    if any(not finding.fixed and finding.severity is Severity.ERROR for finding in findings):
+        return [*findings, *_foreign_entries(app, fix=fix), *_git_works(app)]
+    findings += _operations(app, fix=fix)
+    findings += _foreign_entries(app, fix=fix)
+    findings += _clones(app, fix=fix)
+    findings += _leftovers(app)
+    findings += _git_works(app)
+    if app.has_registry:
+        findings += app.plugins.diagnose(inspect.list_clones(app, status=False))
+    return findings
+
+
+def _registry(app: App, *, fix: bool) -> Iterator[Finding]:
+    if not app.has_registry:
+        if rebuild.is_needed(app):
+            yield _rebuilt(app, "registry-missing", "the registry is missing, but clones are there", fix=fix)
+        return
+    try:
+        problems = app.registry.check()
+    except RegistryCorrupt as error:
+        yield _rebuilt(app, error.code, error.message, fix=fix)
+        return
+    if problems:
+        yield _rebuilt(app, "registry-corrupt", f"the registry is damaged: {problems[0]}", fix=fix)
+
+
+def _rebuilt(app: App, code: str, message: str, *, fix: bool) -> Finding:
+    if fix:
+        for note in rebuild.rebuild(app):
+            app.told(note)
+    return Finding(
+        code=code,
+        severity=Severity.ERROR,
+        message=message,
+        fix="rebuild it from admin folders and trash",
+        fixed=fix,
+    )
+
+
+def _operations(app: App, *, fix: bool) -> Iterator[Finding]:
+    if not app.has_registry:
+        return
+    if fix:
+        for result in recovery.recover(app):
+            yield Finding(
+                code="interrupted-operation",
+                severity=Severity.ERROR,
+                clone=result.operation.name,
+                message=f"{result.operation.kind} was interrupted" + "".join(f"; {text}" for text in result.messages),
+                fix="finish or undo it",
+                fixed=result.outcome is not None,
+            )
+        return
+    for operation in app.registry.open_operations():
+        lock = app.locks.try_operation(operation.clone_id)
+        if lock is None:
+            continue
+        lock.release()
+        yield Finding(
+            code="interrupted-operation",
+            severity=Severity.ERROR,
+            clone=operation.name,
+            message=f"{operation.kind} was interrupted; its process (pid {operation.owner.pid}) is gone",
+            fix="finish or undo it: git khlone doctor --fix",
+        )
+
+
+# -- admin folders that are not (or no longer) ours -------------------------------------------
+
+
+def _known_admins(app: App) -> set[str]:
+    if not app.has_registry:
+        return set()
+    try:
+        return {clone.admin for clone in app.registry.clones()}
+    except KhloneError:
+        return set()
+
+
+def _foreign_entries(app: App, *, fix: bool) -> Iterator[Finding]:
+    known = _known_admins(app)
+    for entry in worktrees.entries(app.location.common_dir):
+        if entry.name in known:
+            continue
+        if entry.problem is not None:
+            fixed = fix and _quarantined(app, entry)
+            yield Finding(
+                code="broken-admin-folder",
+                severity=Severity.ERROR,
+                message=f"{entry.path}: {entry.problem}; git worktree list, branch -a, fetch and gc may fail of it",
+                fix="move it to quarantine",
+                fixed=fixed,
+            )
+        elif entry.locked == "initializing" and _age_s(entry.path / "locked") > _INITIALIZING_AFTER_S:
+            yield _initializing(app, entry, fix=fix)
+        elif entry.marker is not None:
+            yield _unregistered(app, entry, fix=fix)
+
+
+def _quarantined(app: App, entry: AdminEntry) -> bool:
+    """Move a poisonous entry away, unless a live git may still be building it."""
+    if _age_s(entry.path) < _INITIALIZING_AFTER_S and sessions.git_processes_near([entry.path, app.location.anchor]):
+        return False
+    with app.locks.repository(told=app.told):
+        return undo.quarantine(app, entry.path, journal.new_operation_id()) != entry.path
+
+
+def _initializing(app: App, entry: AdminEntry, *, fix: bool) -> Finding:
+    fixed = False
+    if fix and not sessions.git_processes_near([entry.path, app.location.anchor]):
+        (entry.path / "locked").unlink(missing_ok=True)
+        fixed = True
+    return Finding(
+        code="left-initializing",
+        severity=Severity.WARNING,
+        message=f"{entry.path} was left locked by a killed git worktree add",
+        fix="unlock it, so that git worktree prune can take it",
+        fixed=fixed,
+    )
+
+
+def _unregistered(app: App, entry: AdminEntry, *, fix: bool) -> Finding:
+    fixed = False
+    message = f"{entry.worktree} was made by khlone but is not in the registry"
+    if fix and entry.marker is not None:
+        try:
+            clone = journal.from_json(entry.marker, CloneState.READY)
+            lock = app.locks.try_operation(clone.id)
+            if lock is not None and clone.admin == entry.name:
+                with app.registry.transaction() as change:
+                    if app.registry.clone_by_id(clone.id) is None:
+                        change.insert_clone(clone)
+                        fixed = True
+                lock.release()
+        except (KeyError, ValueError, KhloneError) as error:
+            message += f" ({error})"
+    return Finding(
+        code="unregistered-clone", severity=Severity.WARNING, message=message, fix="register it", fixed=fixed
+    )
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+# -- our clones ---------------------------------------------------------------------------------
+
+
+def _clones(app: App, *, fix: bool) -> Iterator[Finding]:
+    if not app.has_registry:
+        return
+    for clone in app.registry.clones():
+        if clone.state in (CloneState.CREATING, CloneState.REMOVING, CloneState.MERGING):
+            continue
+        for finding in repair.examine(app, clone):
+            fixed = fix and _repaired(app, clone, finding)
+            yield dataclasses.replace(finding, fixed=fixed)
+
+
+def _repaired(app: App, clone: CloneRecord, finding: Finding) -> bool:
+    try:
+        with journal.held(app, clone.id, clone.name) as lock:
+            return repair.mend(app, clone, finding.code, lock)
+    except (KhloneError, OSError) as error:
+        app.told(f"warning: {clone.name} could not be mended: {error}")
+        return False
+
+
+def _leftovers(app: App) -> Iterator[Finding]:
+    quarantine = app.state_dir / "quarantine"
+    held = sorted(path.name for path in quarantine.iterdir()) if quarantine.is_dir() else []
+    if held:
+        yield Finding(
+            code="quarantine",
+            severity=Severity.INFO,
+            message=f"{quarantine} holds {len(held)}: {names.shown(', '.join(held[:5]))}",
+            fix="look at it and delete what is not needed",
+        )
+    if not app.has_registry:
+        return
+    known = {clone.id for clone in app.registry.clones()} | {record.clone.id for record in app.registry.trash()}
+    listed = app.repository.git("for-each-ref", "--format=%(refname)", "refs/khlone/clones", check=False)
+    for ref in listed.text.splitlines():
+        if ref.rpartition("/")[2] not in known:
+            yield Finding(
+                code="orphan-marker",
+                severity=Severity.WARNING,
+                message=f"{ref} belongs to no clone that is known here",
+                fix=f"git update-ref -d {ref}",
+            )
+
+
+def _git_works(app: App) -> Iterator[Finding]:
+    """Whether git itself can still list the worktrees."""
+    if app.location.bare and not files.exists(app.location.common_dir / "worktrees"):
+        return
+    try:
+        status, _ = app.repository.cold("worktree", "list", "--porcelain")
+    except (KhloneError, Locked) as error:
+        yield Finding(code="git-fails", severity=Severity.ERROR, message=f"git worktree list fails: {error}")
+        return
+    if status != 0:
+        yield Finding(
+            code="git-fails",
+            severity=Severity.ERROR,
+            message=f"git worktree list fails with exit {status}",
+            fix="see the other findings",
+        )

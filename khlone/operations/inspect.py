@@ -1,0 +1,251 @@
+"""What is there to say about each clone right now?
+
+The registry says which clones there are; git says in a constant number of processes how
+far their branches are, and one `git status` each, in parallel, whether they are dirty.
+One broken clone never hides the others: it says so with a reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import queue
+import threading
+from collections.abc import Iterable, Sequence
+
+from khlone import sessions, worktrees
+from khlone.app import App
+from khlone.errors import KhloneError
+from khlone.model import Clone, CloneRecord, CloneState, Session
+from khlone.operations import changes, integration, journal, undo
+from khlone.repository import is_oid
+
+_WORKERS = 4
+_USABLE = (CloneState.READY, CloneState.MERGED, CloneState.MERGING, CloneState.ADOPTED, CloneState.BROKEN)
+
+
+def list_clones(app: App, *, status: bool = True) -> list[Clone]:
+    """Every clone that is not in the trash, by name, with facts; without `status` no worktree is looked at."""
+    records = app.registry.clones() if app.has_registry else []
+    return describe(app, records, status=status)
+
+
+def show_clone(app: App, name: str | None) -> Clone:
+    """One clone with every fact, its integration proved by all six means."""
+    record = app.require_clone(name)
+    clone = describe(app, [record])[0]
+    if clone.merged is False:
+        proof = integration.prove(app, record, clone.head)
+        clone = dataclasses.replace(clone, merged=proof is not None)
+    return clone
+
+
+def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True) -> list[Clone]:
+    """The given clones as users see them."""
+    if not records:
+        return []
+    tips = _tips(app, records)
+    distances = _distances(app, records, tips)
+    merged = _merged(app, records, tips, distances)
+    running = _sessions(app)
+    clones = []
+    for record in records:
+        tip = tips.get(record.ref)
+        ahead, behind = distances.get(record.id, (None, None))
+        clones.append(
+            dataclasses.replace(
+                _with_state(app, record, tip),
+                ahead=ahead,
+                behind=behind,
+                merged=merged.get(record.id),
+                sessions=tuple(running.get(record.id, ())),
+            )
+        )
+    return _with_status(app, clones) if status else clones
+
+
+def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
+    clone = journal.as_clone(record, head=tip)
+    admin = undo.admin_path(app, record)
+    entry = worktrees.read_entry(admin)
+    reason = None
+    if entry is None:
+        reason = "its admin folder is gone"
+    elif entry.problem is not None:
+        reason = f"its admin folder is damaged: {entry.problem}"
+    elif not worktrees.is_linked(record.path, admin):
+        reason = f"{record.path} is gone" if not record.path.exists() else f"{record.path} is not its worktree any more"
+    elif tip is None:
+        reason = f"its branch {record.branch} is gone"
+    if reason is not None and record.state in _USABLE:
+        return dataclasses.replace(clone, state=CloneState.BROKEN, reason=reason)
+    locked = entry.locked if entry is not None and not (entry.locked or "").startswith("khlone ") else None
+    state = record.state
+    if state is CloneState.MERGED and tip != record.merged_head:
+        state = CloneState.READY
+    return dataclasses.replace(clone, state=state, locked=locked)
+
+
+def _tips(app: App, records: Sequence[CloneRecord]) -> dict[str, str]:
+    wanted = {record.ref for record in records} | {f"refs/heads/{one.target}" for one in records if one.target}
+    done = app.repository.git("for-each-ref", "--format=%(objectname) %(refname)", "--", *sorted(wanted), check=False)
+    found = {}
+    for line in done.text.splitlines():
+        oid, _, ref = line.partition(" ")
+        if ref in wanted:
+            found[ref] = oid
+    return found
+
+
+def _distances(
+    app: App, records: Sequence[CloneRecord], tips: dict[str, str]
+) -> dict[str, tuple[int | None, int | None]]:
+    """How many commits each clone is ahead of and behind its target, from one walk over all of them."""
+    pairs = {}
+    for record in records:
+        tip, target = tips.get(record.ref), tips.get(f"refs/heads/{record.target}") if record.target else None
+        if tip is not None and target is not None:
+            pairs[record.id] = (tip, target)
+    if not pairs:
+        return {}
+    ends = sorted({oid for pair in pairs.values() for oid in pair})
+    shared = (
+        app.repository.git("merge-base", "--octopus", *ends, check=False).text.strip() if len(ends) > 1 else ends[0]
+    )
+    bounds = [f"^{shared}"] if is_oid(shared) else []
+    walked = app.repository.git(
+        "rev-list", "--parents", "--stdin", stdin="\n".join([*ends, *bounds]).encode(), check=False
+    )
+    if walked.status != 0:
+        return {}
+    parents = {line[0]: line[1:] for line in (text.split(" ") for text in walked.text.splitlines())}
+    reach = {oid: _reachable(oid, parents) for oid in ends}
+    return {
+        clone_id: (len(reach[tip] - reach[target]), len(reach[target] - reach[tip]))
+        for clone_id, (tip, target) in pairs.items()
+    }
+
+
+def _reachable(oid: str, parents: dict[str, list[str]]) -> set[str]:
+    seen: set[str] = set()
+    pending = [oid]
+    while pending:
+        one = pending.pop()
+        if one not in seen and one in parents:
+            seen.add(one)
+            pending += parents[one]
+    return seen
+
+
+def _merged(
+    app: App,
+    records: Sequence[CloneRecord],
+    tips: dict[str, str],
+    distances: dict[str, tuple[int | None, int | None]],
+) -> dict[str, bool]:
+    """Integration by content: by history, by what landed, else by one `merge-tree` process for all."""
+    found: dict[str, bool] = {}
+    asked: list[tuple[CloneRecord, str, str]] = []
+    for record in records:
+        tip = tips.get(record.ref)
+        if tip is None or tip == record.base:
+            continue
+        target = tips.get(f"refs/heads/{record.target}") if record.target else None
+        if record.merged_head == tip or distances.get(record.id, (None, None))[0] == 0:
+            found[record.id] = True
+        elif target is None:
+            found[record.id] = integration.prove(app, record, tip) is not None
+        else:
+            asked.append((record, target, tip))
+    for (record, _, tip), added in zip(asked, _adds_nothing(app, [one[1:] for one in asked]), strict=True):
+        found[record.id] = integration.prove(app, record, tip) is not None if added is None else added
+    return found
+
+
+def _adds_nothing(app: App, pairs: Sequence[tuple[str, str]]) -> Iterable[bool | None]:
+    """For each (target, tip): whether merging adds nothing; `None` for a conflict, which says neither."""
+    if not pairs:
+        return []
+    trees = app.repository.git(
+        "rev-parse", *dict.fromkeys(f"{target}^{{tree}}" for target, _ in pairs), check=False
+    ).text.split()
+    tree_of = dict(zip(dict.fromkeys(target for target, _ in pairs), trees, strict=False))
+    lines = "".join(f"{target} {tip}\n" for target, tip in pairs).encode()
+    done = app.repository.git(
+        "merge-tree",
+        "--write-tree",
+        "--stdin",
+        "--name-only",
+        "--no-messages",
+        "-z",
+        stdin=lines,
+        writes=True,
+        check=False,
+    )
+    answers: list[bool | None] = []
+    fields = done.stdout.split(b"\0")
+    at = 0
+    for target, _ in pairs:
+        if at + 1 >= len(fields):
+            answers.append(None)
+            continue
+        clean, tree = fields[at], os.fsdecode(fields[at + 1])
+        answers.append(tree == tree_of.get(target) if clean == b"1" else None)
+        at += 2
+        while at < len(fields) and fields[at]:
+            at += 1
+        at += 1
+    return answers
+
+
+def _sessions(app: App) -> dict[str, list[Session]]:
+    found: dict[str, list[Session]] = {}
+    for record in app.registry.live_sessions():
+        alive = sessions.may_live(record.owner)
+        found.setdefault(record.clone_id, []).append(
+            Session(
+                id=record.id,
+                pid=record.owner.pid,
+                state=record.state if alive else "lost",
+                command=record.command,
+                started_at=record.started_at,
+            )
+        )
+    return found
+
+
+def _with_status(app: App, clones: list[Clone]) -> list[Clone]:
+    """Look at every worktree, a few at a time; git's work, not Python's, is what takes the time."""
+    results: dict[int, Clone] = {}
+    waiting: queue.SimpleQueue[tuple[int, Clone] | None] = queue.SimpleQueue()
+    for item in enumerate(clones):
+        waiting.put(item)
+    workers = min(_WORKERS, len(clones))
+    for _ in range(workers):
+        waiting.put(None)
+    _ = app.repository
+
+    def work() -> None:
+        while (item := waiting.get()) is not None:
+            number, clone = item
+            results[number] = _look(app, clone)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    return [results.get(number, clone) for number, clone in enumerate(clones)]
+
+
+def _look(app: App, clone: Clone) -> Clone:
+    if clone.state in (CloneState.BROKEN, CloneState.CREATING, CloneState.REMOVING, CloneState.FAILED):
+        return clone
+    try:
+        found = changes.read_status(app, clone.path).changes
+    except (KhloneError, OSError) as error:
+        return dataclasses.replace(clone, state=CloneState.BROKEN, reason=str(error))
+    return dataclasses.replace(
+        clone, dirty=bool(found.staged or found.unstaged or found.unmerged), untracked=len(found.untracked)
+    )

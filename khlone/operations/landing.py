@@ -1,0 +1,303 @@
+"""How does a finished commit become the tip of its target, and nothing else change?
+
+A target that no worktree has checked out moves by compare-and-swap on its ref. A target
+that is checked out is fast-forwarded there, and only when nothing local overlaps: the
+ref is never moved under a checkout. What a killed fast-forward left half applied is put
+back path by path, and a path that holds anything else than the old content, the new, or
+a beginning of the new is the user's: then recovery stops and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from khlone import faults, files, worktrees
+from khlone.app import App
+from khlone.errors import KhloneError, Locked, TargetDirty, TargetInProgress
+from khlone.locks import HeldLock
+from khlone.operations import changes, undo
+from khlone.repository import RefUpdate, failure
+
+_INDEX_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """The worktree that has a target checked out."""
+
+    worktree: Path
+    git_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathChange:
+    """One path between two commits; the mode is 0 and the oid null where it is absent."""
+
+    path: str
+    old_mode: int
+    new_mode: int
+    old_oid: str
+    new_oid: str
+
+
+def find_checkout(app: App, target: str) -> Checkout | None:
+    """Where a target is checked out, `None` when nowhere; raises TargetInProgress."""
+    ref = f"refs/heads/{target}"
+    for held, worktree, git_dir in worktrees.checkouts(app.location.common_dir, app.location.main_worktree):
+        if held != ref:
+            continue
+        what = worktrees.in_progress(git_dir)
+        if what is not None:
+            raise TargetInProgress(target, worktree, what)
+        return Checkout(worktree=worktree, git_dir=git_dir)
+    return None
+
+
+def land(app: App, target: str, old: str, new: str, checkout: Checkout | None, lock: HeldLock) -> bool:
+    """Move the target from `old` to `new`; False when it is not at `old` any more.
+
+    Raises TargetDirty when local work overlaps, Locked when another git holds the index.
+    """
+    if checkout is None:
+        done = app.repository.update_refs(
+            [RefUpdate(ref=f"refs/heads/{target}", new=new, old=old)],
+            reason=f"khlone: merge into {target}",
+            keep_open=[lock.descriptor],
+            check=False,
+        )
+        if done.status != 0 and app.repository.read_ref(f"refs/heads/{target}") == old:
+            raise failure(["update-ref"], done)
+        return done.status == 0
+    return _fast_forward(app, target, old, new, checkout, lock)
+
+
+def _fast_forward(app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock) -> bool:
+    deadline = time.monotonic() + _INDEX_WAIT_S
+    while True:
+        done = app.repository.git(
+            "merge",
+            "--ff-only",
+            "--no-autostash",
+            "--no-overwrite-ignore",
+            "--no-stat",
+            "--quiet",
+            new,
+            cwd=checkout.worktree,
+            keep_open=[lock.descriptor],
+            environment={"GIT_OPTIONAL_LOCKS": "1", "GIT_REFLOG_ACTION": "khlone merge"},
+            configuration=("core.filesRefLockTimeout=5000", "submodule.recurse=false"),
+            check=False,
+        )
+        if done.status == 0:
+            return app.repository.read_ref(f"refs/heads/{target}") == new
+        text = done.error_text
+        if "index.lock" in text and "File exists" in text:
+            if time.monotonic() > deadline:
+                raise Locked(f"the index of {checkout.worktree}", "another git command (index.lock)", _INDEX_WAIT_S)
+            time.sleep(0.05)
+            continue
+        if app.repository.read_ref(f"refs/heads/{target}") != old:
+            return False
+        if "would be overwritten" in text or "overwritten by merge" in text or "not uptodate" in text:
+            named = [line.strip() for line in text.splitlines() if line.startswith("\t")]
+            raise TargetDirty(target, checkout.worktree, named or ["its files"])
+        raise failure(["merge", "--ff-only"], done)
+
+
+# -- before: nothing local may overlap -------------------------------------------------------
+
+
+def path_changes(app: App, old: str, new: str) -> list[PathChange]:
+    """Every path that differs between two commits."""
+    done = app.repository.git("diff-tree", "-r", "-z", "--no-renames", "--full-index", "--raw", old, new)
+    fields = done.stdout.split(b"\0")
+    found = []
+    for at in range(0, len(fields) - 1, 2):
+        modes = fields[at].decode().lstrip(":").split(" ")
+        found.append(
+            PathChange(
+                path=os.fsdecode(fields[at + 1]),
+                old_mode=int(modes[0], 8),
+                new_mode=int(modes[1], 8),
+                old_oid=modes[2],
+                new_oid=modes[3],
+            )
+        )
+    return found
+
+
+def require_clean(app: App, target: str, checkout: Checkout, paths: list[PathChange]) -> None:
+    """Raise TargetDirty unless every path that would change is untouched in the checkout.
+
+    Staged and unstaged edits, untracked and ignored files in the way, and local edits
+    that `assume-unchanged` or `skip-worktree` hide from `git status` all count.
+    """
+    touched = {change.path for change in paths}
+    status = changes.read_status(app, checkout.worktree, tracked_only=True)
+    overlap = sorted(touched & set(status.changes.uncommitted))
+    overlap += [path for path in _hidden_edits(app, checkout, touched) if path not in overlap]
+    overlap += [
+        change.path for change in paths if change.old_mode == 0 and _is_in_the_way(checkout, change.path, paths)
+    ]
+    if overlap:
+        raise TargetDirty(target, checkout.worktree, overlap)
+
+
+def _hidden_edits(app: App, checkout: Checkout, touched: set[str]) -> Iterator[str]:
+    listed = app.repository.git("ls-files", "-v", "-z", "--full-name", "--", ":/", cwd=checkout.worktree)
+    for item in listed.stdout.split(b"\0"):
+        if item and (item[:1] == b"S" or item[:1].islower()):
+            path = os.fsdecode(item[2:])
+            if path in touched and files.exists(checkout.worktree / path):
+                yield path
+
+
+def _is_in_the_way(checkout: Checkout, path: str, paths: list[PathChange]) -> bool:
+    """Whether something untracked lies where a new path, or a folder above it, will be."""
+    leaving = {change.path for change in paths if change.new_mode == 0}
+    place = checkout.worktree
+    parts = path.split("/")
+    for count, part in enumerate(parts, 1):
+        place = place / part
+        try:
+            found = os.lstat(place)
+        except OSError:
+            return False
+        if "/".join(parts[:count]) in leaving:
+            return False
+        if count == len(parts):
+            return not stat.S_ISDIR(found.st_mode)
+        if not stat.S_ISDIR(found.st_mode):
+            return True
+    return False
+
+
+# -- after a crash: put the old content back, then go on --------------------------------------
+
+
+def restore_half_applied(
+    app: App, target: str, old: str, new: str, checkout: Checkout, operation_id: str, lock: HeldLock
+) -> None:
+    """Undo a fast-forward that was killed half way, so that it can be run again.
+
+    Every changed path was clean when it began (the journal says so). Raises TargetDirty,
+    with every file as it is, when a path holds something that neither commit explains.
+    """
+    undo.clear_stale_locks(
+        app,
+        [
+            checkout.git_dir / "index.lock",
+            checkout.git_dir / "HEAD.lock",
+            checkout.git_dir / "ORIG_HEAD.lock",
+            app.location.common_dir / f"refs/heads/{target}.lock",
+        ],
+        operation_id,
+    )
+    if files.exists(checkout.git_dir / "index.lock"):
+        raise Locked(f"the index of {checkout.worktree}", "another git command (index.lock)", _INDEX_WAIT_S)
+    paths = path_changes(app, old, new)
+    strange = [change.path for change in paths if not _is_explained(app, checkout, change)]
+    strange += _strange_in_index(app, checkout, paths)
+    if strange:
+        raise TargetDirty(target, checkout.worktree, sorted(set(strange)))
+    _put_back(app, checkout, paths, lock)
+    faults.point("merge.recover-restored")
+
+
+def _is_explained(app: App, checkout: Checkout, change: PathChange) -> bool:
+    place = checkout.worktree / change.path
+    try:
+        found = os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    if stat.S_ISDIR(found.st_mode):
+        return change.old_mode == 0o160000 or change.new_mode == 0o160000 or not os.listdir(place)
+    if stat.S_ISLNK(found.st_mode):
+        content = os.fsencode(os.readlink(place))
+        return content in (_content(app, checkout, change, new=False), _content(app, checkout, change, new=True))
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    content = place.read_bytes()
+    new = _content(app, checkout, change, new=True)
+    return (new is not None and new.startswith(content)) or content == _content(app, checkout, change, new=False)
+
+
+def _content(app: App, checkout: Checkout, change: PathChange, *, new: bool) -> bytes | None:
+    """What a checkout writes for one side of a path, `None` where it is absent."""
+    mode, oid = (change.new_mode, change.new_oid) if new else (change.old_mode, change.old_oid)
+    if mode == 0 or mode == 0o160000:
+        return None
+    plain = ["cat-file", "blob", oid] if stat.S_ISLNK(mode) else ["cat-file", "--filters", f"--path={change.path}", oid]
+    done = app.repository.git(*plain, cwd=checkout.worktree, check=False)
+    return done.stdout if done.status == 0 else None
+
+
+def _strange_in_index(app: App, checkout: Checkout, paths: list[PathChange]) -> list[str]:
+    listed = app.repository.git("ls-files", "-s", "-z", "--full-name", "--", ":/", cwd=checkout.worktree)
+    entries: dict[str, tuple[int, str]] = {}
+    for item in listed.stdout.split(b"\0"):
+        if item:
+            facts, _, name = item.partition(b"\t")
+            mode, oid, stage = facts.decode().split(" ")
+            entries[os.fsdecode(name)] = (int(mode, 8), oid) if stage == "0" else (-1, oid)
+    strange = []
+    for change in paths:
+        absent = (0, "0" * len(change.old_oid))
+        if entries.get(change.path, absent) not in (
+            (change.old_mode, change.old_oid),
+            (change.new_mode, change.new_oid),
+        ):
+            strange.append(change.path)
+    return strange
+
+
+def _put_back(app: App, checkout: Checkout, paths: list[PathChange], lock: HeldLock) -> None:
+    lines = b"".join(
+        f"{change.old_mode:06o} {change.old_oid}\t".encode() + os.fsencode(change.path) + b"\0" for change in paths
+    )
+    app.repository.git(
+        "update-index",
+        "-z",
+        "--index-info",
+        cwd=checkout.worktree,
+        stdin=lines,
+        writes=True,
+        keep_open=[lock.descriptor],
+    )
+    for change in paths:
+        place = checkout.worktree / change.path
+        if change.old_mode == 0 and (place.is_symlink() or place.is_file()):
+            os.unlink(place)
+            _drop_empty_folders(place.parent, checkout.worktree)
+    there = b"".join(os.fsencode(change.path) + b"\0" for change in paths if change.old_mode not in (0, 0o160000))
+    if there:
+        app.repository.git(
+            "checkout-index",
+            "-f",
+            "-u",
+            "-z",
+            "--stdin",
+            cwd=checkout.worktree,
+            stdin=there,
+            writes=True,
+            keep_open=[lock.descriptor],
+        )
+
+
+def _drop_empty_folders(folder: Path, top: Path) -> None:
+    while folder != top:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def explain(error: KhloneError) -> str:
+    """What to tell about a landing that recovery had to leave as it is."""
+    return f"{error.message}; nothing was changed there" + (f" ({error.hint})" if error.hint else "")

@@ -1,0 +1,373 @@
+"""How do the branches of clones come back to their target, one after the other?
+
+Computed in the object database, gated on the exact commit, landed by compare-and-swap;
+a target that moved meanwhile means computing again. Nobody's checkout is where a merge is
+computed, and the clone's own branch and worktree never change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from khlone import faults, worktrees
+from khlone.app import App
+from khlone.errors import (
+    CloneDirty,
+    CloneNotReady,
+    GateFailed,
+    KhloneError,
+    NoSuchRef,
+    NoTarget,
+    NothingToMerge,
+    TargetMismatch,
+    TargetMoved,
+    UsageError,
+)
+from khlone.locks import HeldLock
+from khlone.model import (
+    Candidate,
+    CloneRecord,
+    CloneState,
+    Held,
+    Landed,
+    MergePlan,
+    MergeResult,
+    OperationKind,
+    Outcome,
+    Strategy,
+)
+from khlone.operations import candidates, changes, journal, landing, recovery, remove, undo
+from khlone.registry import Operation
+from khlone.repository import RefUpdate, null_oid
+
+MERGEABLE = (CloneState.READY, CloneState.MERGED)
+#: Each lost race means that somebody else landed, so this many at once still all land.
+MOST_TRIES = 200
+MOST_TIME_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeRequest:
+    """What `merge` was asked for."""
+
+    names: Sequence[str | None]
+    into: str | None = None
+    strategy: Strategy = Strategy.MERGE
+    committed: bool = False
+    gate: bool = True
+    dry_run: bool = False
+    remove: bool = False
+
+
+def merge(app: App, request: MergeRequest) -> MergeResult:
+    """Land each named clone in turn; one that cannot is held, and the rest goes on.
+
+    Raises NoSuchClone, NoTarget, NoSuchRef, TargetMismatch or UsageError before anything
+    is changed.
+    """
+    if request.strategy is Strategy.REBASE:
+        raise UsageError("--rebase is not available yet", hint="use --squash, --ff-only or a merge commit")
+    clones = [app.require_clone(name) for name in dict.fromkeys(request.names)]
+    target = _common_target(clones, request.into)
+    old = app.repository.read_ref(f"refs/heads/{target}")
+    if old is None:
+        raise NoSuchRef(target)
+    app.prepare_state()
+    if not request.dry_run:
+        recovery.recover(app)
+    landed: list[Landed] = []
+    held: list[Held] = []
+    gates: list[bool] = []
+    for clone in clones:
+        try:
+            done, gated = _merge_one(app, clone, target, request)
+        except KhloneError as error:
+            held.append(_as_held(clone, error))
+            continue
+        landed.append(done)
+        gates.append(gated)
+    new = app.repository.read_ref(f"refs/heads/{target}") or old
+    result = MergeResult(target=target, old=old, new=new, gated=bool(gates) and all(gates), landed=landed, held=held)
+    if not request.dry_run:
+        _after(app, clones, result, request)
+    return result
+
+
+def _after(app: App, clones: Sequence[CloneRecord], result: MergeResult, request: MergeRequest) -> None:
+    done = {one.name for one in result.landed}
+    for clone in clones:
+        if clone.name in done:
+            app.plugins.post_merge(journal.as_clone(clone), result)
+    if request.remove and done:
+        removal = remove.remove(app, [clone.name for clone in clones if clone.name in done])
+        for kept in removal.kept:
+            app.told(f"warning: {kept.name} has landed but was not removed: {kept.message}")
+
+
+def _common_target(clones: Sequence[CloneRecord], into: str | None) -> str:
+    if into is not None:
+        return into
+    for clone in clones:
+        if clone.target is None:
+            raise NoTarget(clone.name)
+    targets = sorted({cast("str", clone.target) for clone in clones})
+    if len(targets) > 1:
+        raise TargetMismatch(targets)
+    return targets[0]
+
+
+def _as_held(clone: CloneRecord, error: KhloneError) -> Held:
+    paths = error.facts.get("paths")
+    return Held(
+        name=clone.name,
+        code=error.code,
+        message=error.message,
+        paths=tuple(str(path) for path in paths) if isinstance(paths, list) else (),
+        exit_code=error.exit_code,
+        hint=error.hint,
+    )
+
+
+# -- one clone -------------------------------------------------------------------------------
+
+
+def _merge_one(app: App, clone: CloneRecord, target: str, request: MergeRequest) -> tuple[Landed, bool]:
+    with journal.held(app, clone.id, clone.name) as lock:
+        current = app.registry.clone_by_id(clone.id)
+        if current is None or current.state not in MERGEABLE:
+            raise CloneNotReady(clone.name, current.state if current else "gone", current.reason if current else None)
+        source = _source(app, current, request)
+        old = app.repository.read_ref(f"refs/heads/{target}")
+        if old is None:
+            raise NoSuchRef(target)
+        plan = MergePlan(target=target, strategy=request.strategy, source=source, old=old)
+        if app.plugins.has("khlone_pre_merge"):
+            app.plugins.pre_merge(journal.as_clone(current, head=source), plan)
+            source = _source(app, current, request)
+        if request.dry_run:
+            candidate = candidates.build(app, current, target, source, request.strategy)
+            return Landed(name=clone.name, strategy=request.strategy, oid=candidate.oid), False
+        return _land_one(app, current, target, source, request, lock)
+
+
+def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
+    """The tip to merge; raises CloneDirty for uncommitted work and NothingToMerge for a tip that landed."""
+    source = app.repository.read_ref(clone.ref)
+    if source is None:
+        raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
+    if not request.committed and worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
+        found = changes.read_status(app, clone.path, untracked="normal").changes.uncommitted
+        if found:
+            raise CloneDirty(clone.name, found)
+    if clone.state is CloneState.MERGED and clone.merged_head == source and request.into in (None, clone.target):
+        raise NothingToMerge(clone.name, request.into or clone.target or "its target")
+    return source
+
+
+def _land_one(
+    app: App, clone: CloneRecord, target: str, source: str, request: MergeRequest, lock: HeldLock
+) -> tuple[Landed, bool]:
+    operation_id = journal.new_operation_id()
+    started = time.monotonic()
+    tries = 0
+    while tries < MOST_TRIES:
+        tries += 1
+        candidate = candidates.build(app, clone, target, source, request.strategy)
+        faults.point("merge.computed")
+        gated = _pass_gates(app, clone, candidate, request, operation_id, lock)
+        faults.point("merge.gated")
+        try:
+            done = _publish(app, clone, candidate, operation_id, lock)
+        finally:
+            if gated:
+                _unpin(app, candidate, operation_id, lock)
+        if done:
+            faults.point("merge.finished")
+            return Landed(name=clone.name, strategy=request.strategy, oid=candidate.oid), gated
+        if time.monotonic() - started > MOST_TIME_S:
+            break
+    raise TargetMoved(target, tries)
+
+
+def _pass_gates(
+    app: App, clone: CloneRecord, candidate: Candidate, request: MergeRequest, operation_id: str, lock: HeldLock
+) -> bool:
+    """Whether any gate looked at the candidate; raises GateFailed when one refused, or none is there but must be."""
+    commands = app.settings.gate_commands
+    if commands and request.gate:
+        raise GateFailed(clone.name, min(commands), "gate commands are not run by this version; see --no-gate")
+    if not request.gate or not app.plugins.has("khlone_gate"):
+        if app.settings.gate_required:
+            raise GateFailed(clone.name, "khlone.gate.required", "no gate looked at it, and one is required")
+        return False
+    app.repository.update_refs(
+        [RefUpdate(ref=_pin(operation_id), new=candidate.oid, old=null_oid(candidate.oid))],
+        reason="khlone: gate",
+        keep_open=[lock.descriptor],
+    )
+    verdicts = []
+    try:
+        verdicts = app.plugins.gate(journal.as_clone(clone, head=candidate.source), candidate)
+        failed = next((verdict for verdict in verdicts if not verdict.passed), None)
+        if failed is not None:
+            raise GateFailed(clone.name, failed.gate, failed.message or "it did not pass")
+        if not verdicts and app.settings.gate_required:
+            raise GateFailed(clone.name, "khlone.gate.required", "no gate looked at it, and one is required")
+    except BaseException:
+        _unpin(app, candidate, operation_id, lock)
+        raise
+    if not verdicts:
+        _unpin(app, candidate, operation_id, lock)
+    return bool(verdicts)
+
+
+def _pin(operation_id: str) -> str:
+    return f"refs/khlone/ops/{operation_id}"
+
+
+def _unpin(app: App, candidate: Candidate, operation_id: str, lock: HeldLock) -> None:
+    app.repository.update_refs(
+        [RefUpdate(ref=_pin(operation_id), new=null_oid(candidate.oid), old=candidate.oid)],
+        reason="khlone: gate",
+        keep_open=[lock.descriptor],
+        check=False,
+    )
+
+
+def _publish(app: App, clone: CloneRecord, candidate: Candidate, operation_id: str, lock: HeldLock) -> bool:
+    """Land the candidate where its target still is at `old`; False when it moved."""
+    with app.locks.landing(candidate.target, told=app.told) as turn:
+        if app.repository.read_ref(f"refs/heads/{candidate.target}") != candidate.old:
+            return False
+        checkout = landing.find_checkout(app, candidate.target)
+        if checkout is not None:
+            paths = landing.path_changes(app, candidate.old, candidate.oid)
+            landing.require_clean(app, candidate.target, checkout, paths)
+        written: dict[str, object] = {
+            "operation": operation_id,
+            "clone": journal.to_json(clone),
+            "target": candidate.target,
+            "strategy": candidate.strategy.value,
+            "old": candidate.old,
+            "new": candidate.oid,
+            "source": candidate.source,
+            "worktree": None if checkout is None else str(checkout.worktree),
+            "git_dir": None if checkout is None else str(checkout.git_dir),
+        }
+        lock.verify()
+        turn.verify()
+        with app.registry.transaction() as change:
+            change.move_clone(clone, CloneState.MERGING)
+            change.begin_operation(journal.operation(OperationKind.MERGE, clone, written, step="publishing"))
+        merging = dataclasses.replace(clone, state=CloneState.MERGING)
+        faults.point("merge.publishing")
+        try:
+            done = landing.land(app, candidate.target, candidate.old, candidate.oid, checkout, lock)
+        except BaseException:
+            _step_back(app, clone, candidate, checkout, operation_id, lock)
+            raise
+        if not done:
+            _take_back(app, merging, clone.state, operation_id)
+            return False
+        faults.point("merge.published")
+    with app.registry.transaction() as change:
+        change.move_clone(merging, CloneState.MERGED)
+        change.note_merged(clone.id, candidate.source)
+        change.end_operation(operation_id, Outcome.DONE)
+    faults.point("merge.merged")
+    return True
+
+
+def _step_back(
+    app: App,
+    clone: CloneRecord,
+    candidate: Candidate,
+    checkout: landing.Checkout | None,
+    operation_id: str,
+    lock: HeldLock,
+) -> None:
+    """After a landing that raised: put back what a killed git left, and close the operation."""
+    if app.repository.read_ref(f"refs/heads/{candidate.target}") != candidate.old:
+        return
+    if checkout is not None and _is_half_applied(app, checkout, candidate):
+        try:
+            landing.restore_half_applied(
+                app, candidate.target, candidate.old, candidate.oid, checkout, operation_id, lock
+            )
+        except KhloneError as error:
+            app.told(f"warning: {landing.explain(error)}; `git khlone doctor --fix` goes on")
+            return
+    merging = dataclasses.replace(clone, state=CloneState.MERGING)
+    _take_back(app, merging, clone.state, operation_id)
+
+
+def _is_half_applied(app: App, checkout: landing.Checkout, candidate: Candidate) -> bool:
+    status = changes.read_status(app, checkout.worktree, tracked_only=True)
+    touched = {change.path for change in landing.path_changes(app, candidate.old, candidate.oid)}
+    return bool(touched & set(status.changes.uncommitted)) or (checkout.git_dir / "index.lock").exists()
+
+
+def _take_back(app: App, merging: CloneRecord, back_to: CloneState, operation_id: str) -> None:
+    """Nothing landed: the clone is what it was, and the journal forgets the attempt."""
+    with app.registry.transaction() as change:
+        change.move_clone(merging, back_to)
+        change.forget_operation(operation_id)
+
+
+# -- recovery --------------------------------------------------------------------------------
+
+
+def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
+    """Finish a landing whose process died: the target ends at `old` or at `new`, never between."""
+    plan = operation.plan
+    clone = journal.from_json(cast("Mapping[str, object]", plan["clone"]), CloneState.MERGING)
+    target, old, new = str(plan["target"]), str(plan["old"]), str(plan["new"])
+    _drop_pin(app, operation.id, lock)
+    with app.locks.landing(target, told=app.told):
+        undo.clear_stale_locks(app, [app.location.common_dir / f"refs/heads/{target}.lock"], operation.id)
+        landed = _finish_landing(app, plan, target, old, new, operation.id, lock)
+    lock.verify()
+    with app.registry.transaction() as change:
+        if landed:
+            change.move_clone(clone, CloneState.MERGED)
+            change.note_merged(clone.id, str(plan["source"]))
+            change.end_operation(operation.id, Outcome.RECOVERED)
+        else:
+            change.move_clone(clone, CloneState.READY)
+            change.end_operation(operation.id, Outcome.ROLLED_BACK, "the target moved on without it")
+    return [f"{clone.name} landed on {target}" if landed else f"{target} moved on; {clone.name} can be merged again"]
+
+
+def _finish_landing(
+    app: App, plan: Mapping[str, object], target: str, old: str, new: str, operation_id: str, lock: HeldLock
+) -> bool:
+    tip = app.repository.read_ref(f"refs/heads/{target}")
+    checkout = landing.find_checkout(app, target)
+    if tip == old:
+        if checkout is not None and str(checkout.worktree) == plan["worktree"]:
+            landing.restore_half_applied(app, target, old, new, checkout, operation_id, lock)
+        elif checkout is not None:
+            landing.require_clean(app, target, checkout, landing.path_changes(app, old, new))
+        return landing.land(app, target, old, new, checkout, lock)
+    if tip is None:
+        return False
+    contained = app.repository.git("merge-base", "--is-ancestor", new, tip, check=False)
+    if contained.status == 0 and checkout is not None:
+        undo.clear_stale_locks(app, [checkout.git_dir / "index.lock", checkout.git_dir / "HEAD.lock"], operation_id)
+    return contained.status == 0
+
+
+def _drop_pin(app: App, operation_id: str, lock: HeldLock) -> None:
+    pinned = app.repository.read_ref(_pin(operation_id))
+    if pinned is not None:
+        undo.clear_stale_locks(app, [app.location.common_dir / "packed-refs.lock"], operation_id)
+        app.repository.update_refs(
+            [RefUpdate(ref=_pin(operation_id), new=null_oid(pinned), old=pinned)],
+            reason="khlone: recover",
+            keep_open=[lock.descriptor],
+            check=False,
+        )

@@ -1,0 +1,46 @@
+"""Which names may a new clone have, and which folder is its own?
+
+The narrow rule keeps every name a legal branch, a legal folder on any file system, and
+never something that git or a shell reads in another way (FAULTS 5.2).
+"""
+
+from __future__ import annotations
+
+import re
+
+from khlone.errors import IllegalName
+
+_ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}\Z", re.ASCII)
+_HEX = re.compile(r"[0-9a-f]{7,64}\Z", re.IGNORECASE)
+_RESERVED = frozenset(
+    {"head", "stash", "refs", "worktrees", "khlone", "con", "prn", "aux", "nul"}
+    | {f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10)}
+)
+
+
+def check(name: str) -> None:
+    """Raise IllegalName unless a new clone may have this name."""
+    if not _ALLOWED.match(name):
+        raise IllegalName(name, "only letters, digits and . _ - / are allowed, at most 100, a letter or digit first")
+    if ".." in name or "//" in name or name.endswith("/"):
+        raise IllegalName(name, "it has an empty part or ..")
+    for part in name.split("/"):
+        low = part.casefold()
+        if part[0] in ".-" or part[-1] in ".-":
+            raise IllegalName(name, f"its part {part!r} starts or ends with . or -")
+        if low.endswith(".lock"):
+            raise IllegalName(name, "git keeps .lock for itself")
+        if low in _RESERVED or low.split(".")[0] in _RESERVED or low.endswith("_head"):
+            raise IllegalName(name, f"{part!r} is a reserved word")
+        if _HEX.match(part):
+            raise IllegalName(name, f"{part!r} reads like an object id")
+
+
+def folder(name: str) -> str:
+    """The name of the one folder that a clone of that name gets."""
+    return name.replace("/", "-")
+
+
+def shown(text: str) -> str:
+    """A text from git, safe to print: control, bidi and undecodable characters are escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -1,0 +1,95 @@
+"""What is done about operations whose process died?
+
+At the start of every mutating command and in `doctor`: for each operation that has not
+ended and whose clone's operation lock is free, create is rolled back, everything else is
+rolled forward. Holding the lock is the proof that the owner and every git it had started
+are dead. Recovery may itself be killed: the next one starts over.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from khlone.app import App
+from khlone.errors import KhloneError
+from khlone.locks import HeldLock
+from khlone.model import CloneState, OperationKind, Outcome
+from khlone.operations import journal
+from khlone.registry import Operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What became of one operation that was found open."""
+
+    operation: Operation
+    outcome: Outcome | None
+    messages: tuple[str, ...] = ()
+
+
+def recover(app: App) -> list[Recovered]:
+    """Finish or undo every dead operation; says each on `app.told`, leaves living ones alone.
+
+    An operation that cannot be recovered stays open and is reported, so that no other
+    command is held up by it.
+    """
+    found = app.registry.open_operations()
+    done = [_recover_one(app, operation) for operation in found] if found else []
+    results = [result for result in done if result is not None]
+    for result in results:
+        name = f"{result.operation.kind} of {result.operation.name}"
+        how = {Outcome.ROLLED_BACK: "taken back", Outcome.RECOVERED: "completed"}.get(
+            result.outcome or Outcome.STUCK, "left as it is"
+        )
+        app.told(f"recovered: an interrupted {name} was {how}")
+        for message in result.messages:
+            app.told(f"  {message}")
+    return results
+
+
+def _recover_one(app: App, operation: Operation) -> Recovered | None:
+    if operation.owner.host != os.uname().nodename:
+        app.told(f"warning: {operation.kind} of {operation.name} was begun on {operation.owner.host}; left to it")
+        return None
+    lock = app.locks.try_operation(operation.clone_id)
+    if lock is None:
+        return None
+    try:
+        current = app.registry.operation(operation.id)
+        if current is None or current.ended_at is not None:
+            return None
+        return _recover_locked(app, current, lock)
+    except (KhloneError, OSError, KeyError, ValueError) as error:
+        return Recovered(operation=operation, outcome=None, messages=(f"{error}",))
+    finally:
+        lock.release()
+
+
+def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered:
+    from khlone.operations import merge, remove, restore
+
+    if operation.kind is OperationKind.CREATE:
+        return _recover_create(app, operation, lock)
+    if operation.kind is OperationKind.MERGE:
+        messages = merge.recover(app, operation, lock)
+    elif operation.kind is OperationKind.REMOVE:
+        messages = remove.recover(app, operation, lock)
+    else:
+        messages = restore.recover(app, operation, lock)
+    return Recovered(operation=operation, outcome=Outcome.RECOVERED, messages=tuple(messages))
+
+
+def _recover_create(app: App, operation: Operation, lock: HeldLock) -> Recovered:
+    from khlone.operations import undo
+
+    planned = operation.plan["clone"]
+    assert isinstance(planned, dict)
+    clone = journal.from_json(planned, CloneState.CREATING)
+    kept = undo.undo_create(app, clone, operation.id, lock, certain=False)
+    lock.verify()
+    with app.registry.transaction() as change:
+        change.end_operation(operation.id, Outcome.ROLLED_BACK, "its process ended")
+        change.delete_clone(clone.id)
+    app.plugins.post_cleanup(journal.as_clone(clone))
+    return Recovered(operation=operation, outcome=Outcome.ROLLED_BACK, messages=tuple(kept))

@@ -1,0 +1,284 @@
+"""How does a clone leave, so that it can come back byte for byte?
+
+Refuse what would surprise; snapshot what git can hold under a ref, so that no collection
+eats it; then move the worktree folder, its admin folder and its config dir to the trash
+by rename, ignored files included. From the journal entry on it only rolls forward.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from khlone import faults, files, sessions, worktrees
+from khlone.app import App
+from khlone.errors import (
+    CloneNotReady,
+    GitFailed,
+    HasChanges,
+    KhloneError,
+    NotIntegrated,
+    SessionLive,
+)
+from khlone.locks import HeldLock
+from khlone.model import (
+    Changes,
+    CloneRecord,
+    CloneState,
+    Holds,
+    Kept,
+    OperationKind,
+    Outcome,
+    Removed,
+    RemovePlan,
+    RemoveResult,
+    utc_now,
+)
+from khlone.operations import changes, integration, journal, recovery, snapshot, undo
+from khlone.registry import Operation, TrashRecord
+from khlone.repository import RefUpdate, null_oid
+
+REMOVABLE = (CloneState.READY, CloneState.MERGED, CloneState.BROKEN, CloneState.FAILED)
+
+
+def remove(app: App, wanted: Sequence[str | None], *, force: bool = False, dry_run: bool = False) -> RemoveResult:
+    """Move clones to the trash, each on its own; a refusal keeps that one and the rest goes on.
+
+    Raises NoSuchClone before anything is changed when a name is unknown.
+    """
+    clones = [app.require_clone(name) for name in dict.fromkeys(wanted)]
+    app.prepare_state()
+    if not dry_run:
+        recovery.recover(app)
+    removed: list[Removed] = []
+    kept: list[Kept] = []
+    for clone in clones:
+        try:
+            removed.append(_remove_one(app, clone, force=force, dry_run=dry_run))
+        except KhloneError as error:
+            kept.append(
+                Kept(
+                    name=clone.name, code=error.code, message=error.message, exit_code=error.exit_code, hint=error.hint
+                )
+            )
+    return RemoveResult(removed=removed, kept=kept)
+
+
+def _remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> Removed:
+    with journal.held(app, clone.id, clone.name) as lock:
+        current = app.registry.clone_by_id(clone.id)
+        if current is None or current.state not in REMOVABLE:
+            state = current.state if current else "gone"
+            raise CloneNotReady(clone.name, state, current.reason if current else None)
+        clone = current
+        _require_idle(app, clone, force=force and not dry_run)
+        now = plan_remove(app, clone, force=force)
+        if dry_run:
+            return Removed(name=clone.name, trash=now.trash, branch_deleted=now.delete_branch)
+        if app.plugins.has("khlone_pre_cleanup"):
+            app.plugins.pre_cleanup(journal.as_clone(clone, head=now.head), now)
+            _require_idle(app, clone, force=force)
+            now = plan_remove(app, clone, force=force, trash=now.trash)
+        written: dict[str, object] = {
+            "operation": now.trash,
+            "clone": journal.to_json(clone),
+            "head": now.head,
+            "delete_branch": now.delete_branch,
+            "untracked": len(now.changes.untracked),
+            "ignored": list(now.changes.ignored[:1000]),
+        }
+        with app.registry.transaction() as change:
+            change.move_clone(clone, CloneState.REMOVING)
+            change.begin_operation(journal.operation(OperationKind.REMOVE, clone, written))
+        faults.point("remove.reserved")
+        with files.explained(clone.path):
+            messages = _advance(app, written, lock)
+    for message in messages:
+        app.told(message)
+    app.plugins.post_cleanup(journal.as_clone(clone, head=now.head))
+    faults.point("remove.finished")
+    return Removed(name=clone.name, trash=now.trash, branch_deleted=_is_gone(app, clone, now))
+
+
+def _is_gone(app: App, clone: CloneRecord, plan: RemovePlan) -> bool:
+    return plan.delete_branch and app.repository.read_ref(clone.ref) is None
+
+
+# -- planning ------------------------------------------------------------------------------
+
+
+def plan_remove(app: App, clone: CloneRecord, *, force: bool, trash: str | None = None) -> RemovePlan:
+    """What removing the clone would do; raises HasChanges or NotIntegrated without `force`."""
+    tip = app.repository.read_ref(clone.ref)
+    found = Changes()
+    detached = None
+    admin = undo.admin_path(app, clone)
+    if worktrees.is_linked(clone.path, admin):
+        try:
+            status = changes.read_status(app, clone.path, ignored=True)
+        except GitFailed:
+            if not force:
+                raise
+        else:
+            found = status.changes
+            if status.branch is None and status.head not in (tip, clone.base):
+                detached = status.head
+    elif files.exists(clone.path) and not force:
+        raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
+    stashes = changes.stashes_of(app, clone)
+    if not force and (found.uncommitted or stashes):
+        raise HasChanges(clone.name, found.uncommitted, len(stashes))
+    integrated = tip is None or tip == clone.base or integration.prove(app, clone, tip) is not None
+    if not force:
+        if not integrated and clone.branch_owned:
+            raise NotIntegrated(clone.name, clone.target, _ahead(app, clone, cast("str", tip)))
+        if detached is not None and integration.prove(app, clone, detached) is None:
+            raise NotIntegrated(clone.name, clone.target, None)
+    return RemovePlan(
+        trash=trash or journal.new_operation_id(),
+        head=tip or detached or clone.base,
+        changes=found,
+        delete_branch=clone.branch_owned and integrated and tip is not None,
+        force=force,
+    )
+
+
+def _ahead(app: App, clone: CloneRecord, tip: str) -> int | None:
+    since = f"refs/heads/{clone.target}" if clone.target else clone.base
+    done = app.repository.git("rev-list", "--count", f"{since}..{tip}", check=False)
+    return int(done.text) if done.status == 0 else None
+
+
+def _require_idle(app: App, clone: CloneRecord, *, force: bool) -> None:
+    found = sessions.processes_inside(clone.path)
+    for session in app.registry.live_sessions(clone.id):
+        if sessions.may_live(session.owner):
+            found += sessions.session_processes(session.owner, known={process.pid for process in found})
+    if not found:
+        return
+    if force:
+        for process in found:
+            app.told(f"ending {process} in {clone.name}")
+        found = sessions.end_processes(found)
+    if found:
+        raise SessionLive(clone.name, [str(process) for process in found])
+
+
+# -- executing -----------------------------------------------------------------------------
+
+
+def trash_folder(app: App, clone_id: str, trash_id: str) -> Path:
+    """Where the worktree and the admin folder of a removed clone lie."""
+    return app.state_dir / "trash" / clone_id / trash_id
+
+
+def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
+    """Finish a removal whose process died."""
+    return _advance(app, operation.plan, lock)
+
+
+def _advance(app: App, plan: object, lock: HeldLock) -> list[str]:
+    """Every step from the journal entry to the commit point; each does nothing when it is done already."""
+    written = cast("dict[str, object]", plan)
+    clone = journal.from_json(cast("dict[str, object]", written["clone"]), CloneState.REMOVING)
+    trash_id, head = str(written["operation"]), str(written["head"])
+    messages: list[str] = []
+    folder = trash_folder(app, clone.id, trash_id)
+    files.make_private_dir(folder.parent)
+    files.make_private_dir(folder)
+    ref = f"refs/khlone/trash/{clone.id}/{trash_id}"
+    undo.clear_stale_locks(app, [app.location.common_dir / f"{ref}.lock"], trash_id)
+    kept = app.repository.read_ref(ref) or snapshot.take(app, clone, head, ref, folder, lock)
+    faults.point("remove.snapshot")
+
+    _move_worktree(app, clone, folder, trash_id, messages)
+    faults.point("remove.worktree-moved")
+    admin = undo.admin_path(app, clone)
+    entry = worktrees.read_entry(admin)
+    if entry is not None and not files.exists(folder / "admin"):
+        files.rename_new(admin, folder / "admin")
+    faults.point("remove.admin-moved")
+    app.config_dirs.trash(clone.id, trash_id)
+    faults.point("remove.config-moved")
+    deleted = _delete_refs(app, clone, head, lock, trash_id, delete_branch=bool(written["delete_branch"]))
+    faults.point("remove.refs")
+
+    record = TrashRecord(
+        id=trash_id,
+        clone=clone,
+        removed_at=utc_now(),
+        head=head,
+        snapshot=kept,
+        branch_deleted=deleted,
+        bytes=files.tree_size(folder),
+        holds=_holds(app, folder, head, written),
+    )
+    files.write_atomic(folder / "meta.json", json.dumps(trash_meta(record)).encode() + b"\n")
+    lock.verify()
+    with app.registry.transaction() as change:
+        change.move_clone(clone, CloneState.TRASHED)
+        change.insert_trash(record)
+        change.end_operation(trash_id, Outcome.DONE)
+    faults.point("remove.trashed")
+    return messages
+
+
+def trash_meta(record: TrashRecord) -> dict[str, object]:
+    """What lies beside a trashed worktree, so that a lost registry can be rebuilt."""
+    return {
+        "clone": journal.to_json(record.clone),
+        "trash": record.id,
+        "removed_at": record.removed_at,
+        "head": record.head,
+        "snapshot": record.snapshot,
+        "branch_deleted": record.branch_deleted,
+        "bytes": record.bytes,
+        "holds": [record.holds.tracked, record.holds.untracked, record.holds.ignored],
+    }
+
+
+def _move_worktree(app: App, clone: CloneRecord, folder: Path, trash_id: str, messages: list[str]) -> None:
+    aside = clone.path.with_name(f".{clone.path.name}.khlone-{trash_id}")
+    target = folder / "worktree"
+    if files.exists(aside) or worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
+        files.move_tree(clone.path, target, aside=aside)
+        undo.drop_empty_parent(clone)
+    elif files.exists(clone.path) and not files.exists(target):
+        messages.append(f"{clone.path} was left alone: it is not the worktree of {clone.name} any more")
+
+
+def _delete_refs(
+    app: App, clone: CloneRecord, head: str, lock: HeldLock, trash_id: str, *, delete_branch: bool
+) -> bool:
+    """Drop the marker, and the branch where it still is at `head`; says whether the branch is gone."""
+    common = app.location.common_dir
+    undo.clear_stale_locks(
+        app, [common / f"{clone.marker_ref}.lock", common / f"{clone.ref}.lock", common / "packed-refs.lock"], trash_id
+    )
+    marker = app.repository.read_ref(clone.marker_ref)
+    updates = []
+    if marker is not None:
+        updates.append(RefUpdate(ref=clone.marker_ref, new=null_oid(marker), old=marker))
+    tip = app.repository.read_ref(clone.ref)
+    if delete_branch and tip == head and not _checked_out(app, clone):
+        updates.append(RefUpdate(ref=clone.ref, new=null_oid(head), old=head))
+    if updates:
+        app.repository.update_refs(updates, reason=f"khlone: remove {clone.name}", keep_open=[lock.descriptor])
+    return delete_branch and app.repository.read_ref(clone.ref) is None
+
+
+def _checked_out(app: App, clone: CloneRecord) -> bool:
+    held = worktrees.checkouts(app.location.common_dir, app.location.main_worktree)
+    return any(ref == clone.ref for ref, _, _ in held)
+
+
+def _holds(app: App, folder: Path, head: str, written: dict[str, object]) -> Holds:
+    listed = app.repository.git("ls-tree", "-r", "-z", "--name-only", head, check=False)
+    ignored = 0
+    for name in cast("list[str]", written["ignored"]):
+        place = folder / "worktree" / name
+        ignored += sum(len(found) for _, _, found in os.walk(place)) if place.is_dir() else 1
+    return Holds(tracked=listed.stdout.count(b"\0"), untracked=int(cast("int", written["untracked"])), ignored=ignored)
