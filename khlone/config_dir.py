@@ -1,0 +1,231 @@
+"""Where are the private folders of a clone, and how do they come and go?
+
+    <state>/khlone/repositories/<repository id>/clones/<clone id>/   khlone.json  config/<agent>/  logs/  run/
+    <state>/khlone/repositories/<repository id>/trash/<clone id>/<operation id>/
+
+All of it is 0700, outside every repository, since secrets and transcripts must not travel
+with a copied `.git`. A clone's folder appears and disappears by one rename, so it is there
+whole or not at all; `khlone.json` says which operation made it, and only that operation
+may discard it. Names on disk are ids, never names that a user chose. Callers hold the
+clone's operation lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from khlone import files
+from khlone.errors import NotPermitted, StateUnsafe
+
+MARKER = "khlone.json"
+
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def state_root(environment: Mapping[str, str]) -> Path:
+    """The user's folder for khlone's state: $XDG_STATE_HOME/khlone, else ~/.local/state/khlone.
+
+    Raises NotPermitted when neither that variable nor HOME is an absolute path.
+    """
+    return _user_folder(environment, "XDG_STATE_HOME", ".local/state")
+
+
+def cache_root(environment: Mapping[str, str]) -> Path:
+    """The user's folder for what can be made again: $XDG_CACHE_HOME/khlone, else ~/.cache/khlone.
+
+    Raises NotPermitted when neither that variable nor HOME is an absolute path.
+    """
+    return _user_folder(environment, "XDG_CACHE_HOME", ".cache")
+
+
+def _user_folder(environment: Mapping[str, str], variable: str, below_home: str) -> Path:
+    base = environment.get(variable, "")
+    if os.path.isabs(base):
+        return Path(base, "khlone")
+    home = environment.get("HOME", "")
+    if os.path.isabs(home):
+        return Path(home, below_home, "khlone")
+    raise NotPermitted(
+        f"there is no place for khlone's files: neither {variable} nor HOME is an absolute path",
+        hint=f"set {variable} to a folder of yours",
+    )
+
+
+class ConfigDirs:
+    """The private folders of one repository's clones. Ids that cannot name a folder raise ValueError."""
+
+    def __init__(self, root: Path, repository_id: str) -> None:
+        self._root = root
+        self._repository_id = _part(repository_id)
+        self._clones = root / "repositories" / repository_id / "clones"
+        self._trash = root / "repositories" / repository_id / "trash"
+
+    # -- where; nothing is made or looked at
+
+    def clone_path(self, clone_id: str) -> Path:
+        """Where everything private of a clone lies."""
+        return self._clones / _part(clone_id)
+
+    def config_path(self, clone_id: str, agent: str) -> Path:
+        """Where the config dir of one agent in a clone lies."""
+        return self.clone_path(clone_id) / "config" / _part(agent)
+
+    def logs(self, clone_id: str) -> Path:
+        """Where the logs of a clone's sessions lie."""
+        return self.clone_path(clone_id) / "logs"
+
+    def run(self, clone_id: str) -> Path:
+        """Where the small files of a clone's running sessions lie."""
+        return self.clone_path(clone_id) / "run"
+
+    def trash_path(self, clone_id: str, operation_id: str) -> Path:
+        """Where the folders of a removed clone lie."""
+        return self._trash / _part(clone_id) / _part(operation_id)
+
+    # -- create, and its undo
+
+    def publish(self, clone_id: str, operation_id: str, agent: str, *, durable: bool = True) -> Path:
+        """Make a clone's folders, the agent's empty config dir among them, and return that one.
+
+        Built aside and published by one rename. May be repeated by the same operation, which
+        keeps what is in it; raises StateUnsafe when another one made it, or when something
+        that is not a folder of ours is in its place.
+        """
+        place, config = self.clone_path(clone_id), self.config_path(clone_id, agent)
+        with files.explained(place):
+            if files.exists(place):
+                _require_folder(place)
+                if not self.is_made_by(clone_id, operation_id):
+                    raise StateUnsafe(place, "another operation made it")
+                _make_inside(place, agent)
+                return config
+            self._make_chain(self._clones)
+            aside = self._aside(clone_id, operation_id)
+            files.remove_tree(aside)
+            os.mkdir(aside, 0o700)
+            _make_inside(aside, agent)
+            marker = {"clone": clone_id, "operation": operation_id, "repository": self._repository_id}
+            files.write_new(aside / MARKER, json.dumps(marker).encode() + b"\n", durable=durable)
+            if durable:
+                files.sync_dir(aside / "config")
+                files.sync_dir(aside)
+            files.rename_new(aside, place, durable=False)
+            if durable:
+                files.sync_dir(self._clones)
+        return config
+
+    def is_made_by(self, clone_id: str, operation_id: str) -> bool:
+        """Whether the clone's folder is there and says that this operation made it."""
+        place = self.clone_path(clone_id)
+        if not _is_folder(place):
+            return False
+        try:
+            marker = json.loads(files.read_regular(place / MARKER) or b"")
+        except (StateUnsafe, OSError, ValueError, RecursionError):
+            return False
+        return isinstance(marker, dict) and (marker.get("clone"), marker.get("operation")) == (clone_id, operation_id)
+
+    def discard(self, clone_id: str, operation_id: str) -> bool:
+        """Delete what this operation made and nothing else; False when something else is there.
+
+        May be repeated after a crash. Raises StateUnsafe, with the rest kept, when another
+        file system is mounted inside.
+        """
+        place, aside = self.clone_path(clone_id), self._aside(clone_id, operation_id)
+        with files.explained(place):
+            if not _is_folder(self._clones):
+                return not files.exists(self._clones)
+            files.remove_tree(aside)
+            if not files.exists(place):
+                return True
+            if not self.is_made_by(clone_id, operation_id):
+                return False
+            files.rename_new(place, aside)
+            files.remove_tree(aside)
+        return True
+
+    # -- remove, restore, purge
+
+    def trash(self, clone_id: str, operation_id: str) -> None:
+        """Move a clone's folders to the trash as they are, by one rename; may be repeated after a crash."""
+        place, trashed = self.clone_path(clone_id), self.trash_path(clone_id, operation_id)
+        with files.explained(place):
+            if not files.exists(place):
+                return
+            _require_folder(place)
+            self._make_chain(trashed.parent)
+            _move(place, trashed)
+
+    def restore(self, clone_id: str, operation_id: str) -> None:
+        """Move a clone's folders back from the trash, by one rename; may be repeated after a crash."""
+        place, trashed = self.clone_path(clone_id), self.trash_path(clone_id, operation_id)
+        with files.explained(place):
+            if files.exists(trashed):
+                _require_folder(trashed)
+                self._make_chain(self._clones)
+                _move(trashed, place)
+            _drop_empty(trashed.parent)
+
+    def purge(self, clone_id: str, operation_id: str) -> None:
+        """Delete a clone's folders in the trash for good; may be repeated after a crash."""
+        trashed = self.trash_path(clone_id, operation_id)
+        aside = trashed.with_name(f"{operation_id}.tmp")
+        with files.explained(trashed):
+            if not _is_folder(trashed.parent):
+                return
+            files.remove_tree(aside)
+            if files.exists(trashed):
+                files.rename_new(trashed, aside)
+                files.remove_tree(aside)
+            _drop_empty(trashed.parent)
+
+    def _aside(self, clone_id: str, operation_id: str) -> Path:
+        return self._clones / f"{_part(clone_id)}.{_part(operation_id)}.tmp"
+
+    def _make_chain(self, last: Path) -> None:
+        """Make every folder from the root down to `last`: `mkdir -p` would leave those between open to others."""
+        files.make_private_dir(self._root)
+        folder = self._root
+        for part in last.relative_to(self._root).parts:
+            folder = files.make_private_dir(folder / part)
+
+
+def _part(text: str) -> str:
+    if not _PART.fullmatch(text):
+        raise ValueError(f"{text!r} cannot name a folder of khlone's")
+    return text
+
+
+def _make_inside(place: Path, agent: str) -> None:
+    for part in ("config", f"config/{agent}", "logs", "run"):
+        files.make_private_dir(place / part)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _require_folder(path: Path) -> None:
+    if not _is_folder(path):
+        raise StateUnsafe(path, "it is not a folder")
+
+
+def _move(source: Path, destination: Path) -> None:
+    try:
+        files.rename_new(source, destination)
+    except FileExistsError as error:
+        raise StateUnsafe(destination, f"it is in the way of {source}") from error
+
+
+def _drop_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
