@@ -36,7 +36,6 @@ POINTS: tuple[str, ...] = (
     "create.undo-admin",
     "create.undo-config-dir",
     "create.undo-refs",
-    "merge.reserved",
     "merge.computed",
     "merge.gated",
     "merge.publishing",

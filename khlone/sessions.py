@@ -139,7 +139,7 @@ def git_processes_near(folders: Sequence[Path]) -> list[FoundProcess]:
     for candidate in psutil.process_iter(["cwd", "name", "status", "create_time", "cmdline"]):
         facts = candidate.info
         name = facts["name"] or ""
-        if not name.startswith("git") or facts["status"] == psutil.STATUS_ZOMBIE:
+        if not name.startswith("git") or name.startswith("git-khlone") or facts["status"] == psutil.STATUS_ZOMBIE:
             continue
         cwd = facts["cwd"]
         words = facts["cmdline"] or []

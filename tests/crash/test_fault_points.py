@@ -1,0 +1,215 @@
+"""Killed at every named fault point, what is left is whole again after one recovery.
+
+The control is in each test: before recovery runs, the same checks must see the damage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from khlone import faults
+from tests.sandbox import Sandbox
+
+KILLED = -9
+CREATE = [name for name in faults.POINTS if name.startswith("create.") and "undo" not in name]
+UNDO = [name for name in faults.POINTS if name.startswith("create.undo")]
+MERGE = [name for name in faults.POINTS if name.startswith("merge.") and "recover" not in name]
+REMOVE = [name for name in faults.POINTS if name.startswith("remove.")]
+RESTORE = [name for name in faults.POINTS if name.startswith("restore.")]
+#: Points at which nothing is open: the operation is not begun yet, or has ended.
+OUTSIDE = {
+    "create.ready",
+    "create.finished",
+    "merge.computed",
+    "merge.gated",
+    "merge.merged",
+    "merge.finished",
+    "remove.trashed",
+    "remove.finished",
+    "restore.finished",
+}
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    """A repository to be killed in."""
+    box = Sandbox(tmp_path)
+    box.create()
+    return box
+
+
+def kill_at(box: Sandbox, point: str, *arguments: str) -> None:
+    """Run the command until it kills itself at the point, and check that the damage is seen."""
+    done = box.khlone(*arguments, KHLONE_FAULT=point)
+    assert done.code == KILLED, f"{point} was not reached: {done}"
+    if point not in OUTSIDE and point != "restore.ready":
+        assert box.open_operations(), f"{point} lies outside the operation"
+        assert box.violations(), f"the checks do not see what a kill at {point} leaves"
+
+
+def recovered(box: Sandbox) -> None:
+    """One recovery, after which every promise holds."""
+    done = box.khlone("doctor", "--fix")
+    assert done.code == 0, done
+    assert box.violations() == []
+
+
+@pytest.mark.parametrize("point", CREATE)
+def test_a_killed_create_leaves_no_trace_or_a_ready_clone(sandbox: Sandbox, point: str) -> None:
+    before = sandbox.git("for-each-ref")
+
+    kill_at(sandbox, point, "new", "one")
+    recovered(sandbox)
+
+    if point in ("create.ready", "create.finished"):
+        assert sandbox.khlone("show", "one").code == 0
+    else:
+        assert sandbox.git("for-each-ref") == before
+        assert not sandbox.clone_path("one").exists()
+        assert sandbox.khlone("new", "one").code == 0
+    assert sandbox.violations() == []
+
+
+@pytest.mark.parametrize("point", UNDO)
+def test_a_killed_recovery_is_finished_by_the_next(sandbox: Sandbox, point: str) -> None:
+    kill_at(sandbox, "create.checked-out", "new", "one")
+
+    assert sandbox.khlone("doctor", "--fix", KHLONE_FAULT=point).code == KILLED
+    assert sandbox.open_operations()
+
+    recovered(sandbox)
+    assert sandbox.khlone("new", "one").code == 0
+
+
+def test_work_found_in_a_half_made_clone_is_kept(sandbox: Sandbox) -> None:
+    kill_at(sandbox, "create.checked-out", "new", "one")
+    (sandbox.clone_path("one") / "thoughts.txt").write_text("precious\n")
+
+    done = sandbox.khlone("doctor", "--fix")
+
+    assert done.code == 0, done
+    kept = list((sandbox.common_dir / "khlone" / "quarantine").glob("*/thoughts.txt"))
+    assert [path.read_text() for path in kept] == ["precious\n"]
+
+
+@pytest.mark.parametrize("point", MERGE)
+@pytest.mark.parametrize("checked_out", [True, False], ids=["checked-out", "elsewhere"])
+def test_a_killed_merge_ends_at_the_old_tip_or_the_new(sandbox: Sandbox, point: str, checked_out: bool) -> None:
+    sandbox.khlone("new", "one")
+    sandbox.write(sandbox.clone_path("one"), {"src/new.txt": "new\n", "src/part0/file0.txt": "changed\n"})
+    tip = sandbox.commit(sandbox.clone_path("one"), "work")
+    if not checked_out:
+        sandbox.git("checkout", "-q", "--detach")
+    sandbox.write(sandbox.repository, {"notes.md": "my own edit\n", "scratch.txt": "untracked\n"})
+    old = sandbox.git("rev-parse", "main").strip()
+
+    kill_at(sandbox, point, "merge", "one")
+    recovered(sandbox)
+
+    new = sandbox.git("rev-parse", "main").strip()
+    if new == old:
+        assert sandbox.khlone("merge", "one").code == 0
+        new = sandbox.git("rev-parse", "main").strip()
+    assert sandbox.git("rev-parse", "main^1").strip() == old
+    assert sandbox.git("rev-parse", "main^2").strip() == tip
+    assert (sandbox.repository / "notes.md").read_text() == "my own edit\n"
+    assert (sandbox.repository / "scratch.txt").read_text() == "untracked\n"
+    if checked_out:
+        assert sandbox.git("status", "--porcelain") == " M notes.md\n?? scratch.txt\n"
+    assert sandbox.violations() == []
+
+
+def test_a_fast_forward_that_was_killed_half_way_is_completed(sandbox: Sandbox) -> None:
+    """What git's own half-applied merge looks like: some files new, one cut short, the index old and locked."""
+    sandbox.khlone("new", "one")
+    sandbox.write(sandbox.clone_path("one"), {"src/new.txt": "new\n" * 50, "src/part0/file0.txt": "changed\n" * 50})
+    sandbox.commit(sandbox.clone_path("one"), "work")
+    sandbox.write(sandbox.repository, {"notes.md": "my own edit\n"})
+    kill_at(sandbox, "merge.publishing", "merge", "one")
+    (sandbox.repository / "src/part0/file0.txt").write_text("changed\n" * 50)
+    (sandbox.repository / "src/new.txt").write_text("new\nne")
+    (sandbox.common_dir / "index.lock").write_bytes(b"")
+
+    assert sandbox.khlone("doctor", "--fix", KHLONE_FAULT="merge.recover-restored").code == KILLED
+    recovered(sandbox)
+
+    assert (sandbox.repository / "src/new.txt").read_text() == "new\n" * 50
+    assert sandbox.git("status", "--porcelain") == " M notes.md\n"
+    assert sandbox.git("show", "main:src/new.txt") == "new\n" * 50
+
+
+def test_a_users_edit_in_a_half_applied_path_stops_recovery_and_is_kept(sandbox: Sandbox) -> None:
+    sandbox.khlone("new", "one")
+    sandbox.write(sandbox.clone_path("one"), {"src/part0/file0.txt": "changed\n" * 50})
+    sandbox.commit(sandbox.clone_path("one"), "work")
+    kill_at(sandbox, "merge.publishing", "merge", "one")
+    old = sandbox.git("rev-parse", "main")
+    (sandbox.repository / "src/part0/file0.txt").write_text("the user was here\n")
+
+    done = sandbox.khlone("doctor", "--fix")
+
+    assert done.code == 1
+    assert "src/part0/file0.txt" in done.out
+    assert (sandbox.repository / "src/part0/file0.txt").read_text() == "the user was here\n"
+    assert sandbox.git("rev-parse", "main") == old
+    sandbox.git("checkout", "-q", "--", "src/part0/file0.txt")
+    recovered(sandbox)
+    assert sandbox.git("show", "main:src/part0/file0.txt") == "changed\n" * 50
+
+
+def fill(box: Sandbox, name: str) -> dict[str, bytes]:
+    """Give a clone commits, staged, unstaged, untracked and ignored work; returns the bytes of each."""
+    path = box.clone_path(name)
+    box.write(path, {"committed.txt": "committed\n"})
+    box.commit(path, "work")
+    box.write(path, {"staged.txt": "staged\n"})
+    box.git("add", "staged.txt", cwd=path)
+    box.write(path, {"notes.md": "edited\n", "untracked.txt": "untracked\n", "secret.log": "ignored\n"})
+    return contents(path)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file below a folder by its name, `.git` aside."""
+    return {
+        str(found.relative_to(path)): found.read_bytes()
+        for found in sorted(path.rglob("*"))
+        if found.is_file() and found.name != ".git"
+    }
+
+
+@pytest.mark.parametrize("point", REMOVE)
+def test_a_killed_remove_can_be_restored_byte_for_byte(sandbox: Sandbox, point: str) -> None:
+    sandbox.khlone("new", "one")
+    before = fill(sandbox, "one")
+    status = sandbox.git("status", "--porcelain", cwd=sandbox.clone_path("one"))
+
+    kill_at(sandbox, point, "remove", "--force", "one")
+    recovered(sandbox)
+
+    assert not sandbox.clone_path("one").exists()
+    done = sandbox.khlone("restore", "one")
+    assert done.code == 0, done
+    assert contents(sandbox.clone_path("one")) == before
+    assert sandbox.git("status", "--porcelain", cwd=sandbox.clone_path("one")) == status
+    assert sandbox.violations() == []
+
+
+@pytest.mark.parametrize("point", RESTORE)
+def test_a_killed_restore_is_completed(sandbox: Sandbox, point: str) -> None:
+    sandbox.khlone("new", "one")
+    before = fill(sandbox, "one")
+    sandbox.khlone("remove", "--force", "one")
+
+    kill_at(sandbox, point, "restore", "one")
+    recovered(sandbox)
+
+    assert contents(sandbox.clone_path("one")) == before
+    assert sandbox.violations() == []
+
+
+def test_every_fault_point_is_killed_by_a_test_here() -> None:
+    covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored"}
+
+    assert covered == set(faults.POINTS)
