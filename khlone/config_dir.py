@@ -98,6 +98,7 @@ class ConfigDirs:
         that is not a folder of ours is in its place.
         """
         place, config = self.clone_path(clone_id), self.config_path(clone_id, agent)
+        aside = self._aside(clone_id, operation_id)
         with files.explained(place):
             if files.exists(place):
                 _require_folder(place)
@@ -106,7 +107,6 @@ class ConfigDirs:
                 _make_inside(place, agent)
                 return config
             self._make_chain(self._clones)
-            aside = self._aside(clone_id, operation_id)
             files.remove_tree(aside)
             os.mkdir(aside, 0o700)
             _make_inside(aside, agent)
