@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,7 +127,11 @@ class App:
         cache = None
         with contextlib.suppress(KhloneError):
             cache = cache_root(self.environment)
-        loaded = Plugins.load(cache_dir=cache, environment=self.environment)
+        environment = dict(self.environment)
+        chosen = self.settings.values.get("plugins")
+        if chosen is not None:
+            environment.setdefault("KHLONE_PLUGINS", ",".join(chosen.replace(",", " ").split()))
+        loaded = Plugins.load(cache_dir=cache, environment=environment)
         for warning in loaded.warnings:
             self.told(f"warning: {warning}")
         return loaded
@@ -141,6 +145,11 @@ class App:
         with contextlib.suppress(KhloneError):
             return cache_root(self.environment) / "git-version"
         return None
+
+    def tell_problems(self, problems: Sequence[str]) -> None:
+        """Say what went wrong in hooks that cannot stop what they were told of."""
+        for problem in problems:
+            self.told(f"warning: {problem}")
 
     # -- the state folder
 

@@ -199,8 +199,8 @@ def _interrupted(output: Output, number: int) -> int:
 
 
 def _coded(error: KhloneError, code: str) -> KhloneError:
-    kind = type("CodedError", (KhloneError,), {"code": code})
-    return kind(error.message, hint=error.hint, **error.facts)
+    error.code = code  # type: ignore[misc]
+    return error
 
 
 def _bug(output: Output, context: Context, error: Exception) -> int:

@@ -37,6 +37,7 @@ POINTS: tuple[str, ...] = (
     "create.undo-config-dir",
     "create.undo-refs",
     "merge.computed",
+    "merge.pinned",
     "merge.gated",
     "merge.publishing",
     "merge.published",
@@ -56,6 +57,7 @@ POINTS: tuple[str, ...] = (
     "restore.config-dir",
     "restore.worktree",
     "restore.admin",
+    "restore.trash-dropped",
     "restore.ready",
     "restore.finished",
 )

@@ -25,15 +25,20 @@ class Output:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self._answers: TextIO = sys.stdout
+
+    def keep_stdout(self) -> None:
+        """From here on stdout is for answers alone: whatever else prints (a plugin) goes to stderr."""
+        sys.stdout = sys.stderr
 
     def document(self, verb: str, content: Mapping[str, object]) -> None:
         """Print the one JSON document of a verb."""
-        _write(sys.stdout, json.dumps({"schema": f"khlone.{verb}/1", **_plain_mapping(content)}) + "\n")
+        _write(self._answers, json.dumps({"schema": f"khlone.{verb}/1", **_plain_mapping(content)}) + "\n")
 
     def answer(self, text: str = "") -> None:
         """Print a line of the answer; nothing under `--json`."""
         if not self.as_json:
-            _write(sys.stdout, text + "\n")
+            _write(self._answers, text + "\n")
 
     def tell(self, text: str) -> None:
         """Print a line of the story; nothing under `--quiet`."""

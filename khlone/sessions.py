@@ -125,7 +125,7 @@ def _running(process: object) -> bool:
 
     assert isinstance(process, psutil.Process)
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 

@@ -81,12 +81,14 @@ class Sandbox:
             raise AssertionError(f"git {arguments}: {done.stderr.decode(errors='replace')}")
         return done.stdout.decode(errors="surrogateescape")
 
-    def khlone(self, *arguments: str, cwd: Path | None = None, **environment: str) -> Done:
+    def khlone(
+        self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, **environment: str
+    ) -> Done:
         """Run the real command to its end."""
         done = subprocess.run(
             [KHLONE, *arguments],
             cwd=cwd or self.repository,
-            env={**self.environment, **environment},
+            env={**self.environment, **(env or {}), **environment},
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=240,

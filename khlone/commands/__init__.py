@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -29,9 +29,7 @@ class Context:
 
     def app(self) -> App:
         """The repository that was meant; a registry that was lost is rebuilt first, and said so."""
-        from khlone.app import App
-
-        app = App.open(self.directory, environment=self.environment, told=self.output.tell)
+        app = self.plain_app()
         if not app.has_registry and app.state_dir.exists():
             from khlone.operations import rebuild
 
@@ -41,6 +39,13 @@ class Context:
                 for note in rebuild.rebuild(app):
                     self.output.tell(f"  {note}")
         return app
+
+    def plain_app(self) -> App:
+        """The repository that was meant, its registry in whatever state."""
+        from khlone.app import App
+
+        self.output.keep_stdout()
+        return App.open(self.directory, environment=self.environment, told=self.output.tell)
 
 
 def _directory(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
@@ -93,6 +98,7 @@ def verb(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], cl
 
         call.__doc__ = function.__doc__
         call.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        return click.command(name, context_settings={"help_option_names": ["-h", "--help"]}, **settings)(common(call))
+        built = click.command(name, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
+        return cast("Callable[[object], click.Command]", built)(common(call))
 
     return decorate

@@ -16,10 +16,9 @@ def command(context: Context, *, fix: bool) -> int:
 
     Ends with 0 when no error is left.
     """
-    from khlone.app import App
     from khlone.operations import doctor
 
-    app = App.open(context.directory, environment=context.environment, told=context.output.tell)
+    app = context.plain_app()
     findings = doctor.diagnose(app, fix=fix)
     if context.output.as_json:
         context.output.document("doctor", {"findings": findings})

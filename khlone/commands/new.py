@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from khlone.commands import Context, verb
-from khlone.errors import UsageError
+from khlone.errors import KhloneError, UsageError
 from khlone.model import Clone, Isolation, NewRequest
 
 
@@ -49,8 +49,9 @@ def command(
     )
     if context.command is not None and not context.command:
         raise UsageError("-x is given without a command")
+    failed: list[tuple[str, KhloneError]] = []
     if count is None:
-        made, failed = [create.create(app, request)], []
+        made = [create.create(app, request)]
     else:
         if branch is not None:
             raise UsageError("-n makes a branch for each clone, so --branch cannot be given too")

@@ -87,7 +87,7 @@ def create(app: App, request: NewRequest) -> Clone:
             raise
     faults.point("create.ready")
     ready = dataclasses.replace(clone, state=CloneState.READY)
-    app.plugins.post_create(journal.as_clone(ready))
+    app.tell_problems(app.plugins.post_create(journal.as_clone(ready)))
     faults.point("create.finished")
     return journal.as_clone(ready)
 
@@ -294,7 +294,7 @@ def _build(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
     app.repository.update_refs(updates, reason=f"khlone: new {clone.name}", keep_open=[lock.descriptor])
     faults.point("create.refs")
 
-    config_dir = app.config_dirs.publish(clone.id, plan.operation, plan.profile.name)
+    config_dir = app.config_dirs.publish(clone.id, plan.operation, plan.profile.name, durable=durable)
     faults.point("create.config-dir")
     app.plugins.populate_config_dir(journal.as_clone(clone), plan.profile, config_dir)
 
@@ -309,13 +309,19 @@ def _build(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
     app.plugins.prepare(journal.as_clone(clone))
     faults.point("create.prepared")
     if durable:
-        files.sync_file_system(clone.path)
+        _sync(clone.path, config_dir)
     faults.point("create.synced")
     lock.verify()
     with app.registry.transaction() as change:
         change.move_clone(clone, CloneState.READY)
         change.end_operation(plan.operation, Outcome.DONE)
     return clone
+
+
+def _sync(*paths: Path) -> None:
+    """Make what was written durable, once for each file system."""
+    for path in {os.stat(path).st_dev: path for path in paths}.values():
+        files.sync_file_system(path)
 
 
 def _publish_admin(app: App, plan: CreatePlan, *, durable: bool) -> None:
@@ -401,4 +407,4 @@ def _abort(app: App, plan: CreatePlan, lock: HeldLock, error: BaseException) -> 
     with app.registry.transaction() as change:
         change.end_operation(plan.operation, Outcome.ROLLED_BACK, str(error)[:500])
         change.delete_clone(plan.clone.id)
-    app.plugins.post_cleanup(journal.as_clone(plan.clone))
+    app.tell_problems(app.plugins.post_cleanup(journal.as_clone(plan.clone)))

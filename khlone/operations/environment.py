@@ -10,7 +10,7 @@ import os
 
 from khlone import process
 from khlone.app import SESSION_VARIABLES, App
-from khlone.errors import InvalidSetting
+from khlone.errors import InvalidSetting, PluginClash
 from khlone.model import AgentProfile, CloneRecord
 from khlone.operations import journal
 
@@ -60,5 +60,11 @@ def _additions(app: App, clone: CloneRecord, profile: AgentProfile, session_id: 
             found[variable] = template.format(config_dir=config_dir, path=clone.path, name=clone.name)
         except (KeyError, IndexError, ValueError) as error:
             raise InvalidSetting(variable, template, f"bad template of agent {profile.name}: {error}") from error
-    found.update(app.plugins.environment(journal.as_clone(clone)))
-    return found
+    added = app.plugins.environment(journal.as_clone(clone))
+    clash = next((name for name, value in added.items() if found.get(name, value) != value), None)
+    if clash is not None:
+        raise PluginClash(
+            f"the variable {clash}",
+            [f"agent {profile.name}" if clash in profile.environment else "khlone", "another plugin"],
+        )
+    return {**found, **added}

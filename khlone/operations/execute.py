@@ -52,7 +52,7 @@ def execute(app: App, name: str | None, command: Sequence[str], *, capture: bool
     status: int | None = None
     try:
         if capture:
-            result = _captured(app, clone, argv, variables)
+            result = _captured(clone, argv, variables)
             status = -result.signal if result.signal is not None else result.exit
             return result
         status = _foreground(app, clone, argv, variables, session)
@@ -72,7 +72,7 @@ def _as_result(clone: CloneRecord, status: int, completed: process.Completed | N
     )
 
 
-def _captured(app: App, clone: CloneRecord, argv: Sequence[str], variables: dict[str, str]) -> ExecResult:
+def _captured(clone: CloneRecord, argv: Sequence[str], variables: dict[str, str]) -> ExecResult:
     done = process.run(
         [_found(argv[0], variables, clone.path), *argv[1:]],
         cwd=clone.path,
@@ -90,7 +90,7 @@ def _foreground(
     child = process.start_foreground(argv, cwd=clone.path, environment=variables)
     with app.registry.transaction() as change:
         change.note_session_process(session.id, sessions.identity(child.pid))
-    app.plugins.post_spawn(journal.as_clone(clone), _session(session, child.pid, "running"))
+    app.tell_problems(app.plugins.post_spawn(journal.as_clone(clone), _session(session, child.pid, "running")))
     try:
         return child.wait()
     except KeyboardInterrupt:
@@ -129,4 +129,4 @@ def _ended(app: App, clone: CloneRecord, session: SessionRecord, status: int | N
     state = "lost" if status is None else f"signal {-status}" if status < 0 else f"exit {status}"
     with app.registry.transaction() as change:
         change.end_session(session.id, state, status)
-    app.plugins.session_ended(journal.as_clone(clone), _session(session, session.owner.pid, state))
+    app.tell_problems(app.plugins.session_ended(journal.as_clone(clone), _session(session, session.owner.pid, state)))

@@ -7,7 +7,6 @@ computed, and the clone's own branch and worktree never change.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from khlone.model import (
     OperationKind,
     Outcome,
     Strategy,
+    Verdict,
 )
 from khlone.operations import candidates, changes, journal, landing, recovery, remove, undo
 from khlone.registry import Operation
@@ -101,7 +101,7 @@ def _after(app: App, clones: Sequence[CloneRecord], result: MergeResult, request
     done = {one.name for one in result.landed}
     for clone in clones:
         if clone.name in done:
-            app.plugins.post_merge(journal.as_clone(clone), result)
+            app.tell_problems(app.plugins.post_merge(journal.as_clone(clone), result))
     if request.remove and done:
         removal = remove.remove(app, [clone.name for clone in clones if clone.name in done])
         for kept in removal.kept:
@@ -171,57 +171,108 @@ def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
 def _land_one(
     app: App, clone: CloneRecord, target: str, source: str, request: MergeRequest, lock: HeldLock
 ) -> tuple[Landed, bool]:
-    operation_id = journal.new_operation_id()
+    attempt = Attempt(app=app, clone=clone, lock=lock, operation_id=journal.new_operation_id())
     started = time.monotonic()
     tries = 0
-    while tries < MOST_TRIES:
+    while tries < MOST_TRIES and time.monotonic() - started < MOST_TIME_S:
         tries += 1
         candidate = candidates.build(app, clone, target, source, request.strategy)
         faults.point("merge.computed")
-        gated = _pass_gates(app, clone, candidate, request, operation_id, lock)
-        faults.point("merge.gated")
         try:
-            done = _publish(app, clone, candidate, operation_id, lock)
-        finally:
-            if gated:
-                _unpin(app, candidate, operation_id, lock)
+            gated = _pass_gates(attempt, candidate, request)
+            faults.point("merge.gated")
+            done = _publish(attempt, candidate)
+        except Exception:
+            attempt.give_up()
+            raise
         if done:
             faults.point("merge.finished")
             return Landed(name=clone.name, strategy=request.strategy, oid=candidate.oid), gated
-        if time.monotonic() - started > MOST_TIME_S:
-            break
+        attempt.give_up()
     raise TargetMoved(target, tries)
 
 
-def _pass_gates(
-    app: App, clone: CloneRecord, candidate: Candidate, request: MergeRequest, operation_id: str, lock: HeldLock
-) -> bool:
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One try to land one clone: its journal entry is open from the gate, or the publishing, on."""
+
+    app: App
+    clone: CloneRecord
+    lock: HeldLock
+    operation_id: str
+    is_open: bool = False
+    stuck: bool = False
+
+    def enter(self, candidate: Candidate, step: str, checkout: landing.Checkout | None) -> None:
+        """Write the plan: the clone is MERGING from here on."""
+        written: dict[str, object] = {
+            "operation": self.operation_id,
+            "clone": journal.to_json(self.clone),
+            "target": candidate.target,
+            "strategy": candidate.strategy.value,
+            "old": candidate.old,
+            "new": candidate.oid,
+            "source": candidate.source,
+            "worktree": None if checkout is None else str(checkout.worktree),
+        }
+        self.lock.verify()
+        with self.app.registry.transaction() as change:
+            if self.is_open:
+                change.note_step(self.operation_id, step, written)
+            else:
+                change.move_clone(self.clone, CloneState.MERGING)
+                change.begin_operation(journal.operation(OperationKind.MERGE, self.clone, written, step=step))
+        self.is_open = True
+
+    def close(self, candidate: Candidate) -> None:
+        """The commit point: it has landed."""
+        self.unpin()
+        with self.app.registry.transaction() as change:
+            change.move_clone(self.clone, CloneState.MERGED, from_states=(CloneState.MERGING,))
+            change.note_merged(self.clone.id, candidate.source)
+            change.end_operation(self.operation_id, Outcome.DONE)
+        self.is_open = False
+
+    def give_up(self) -> None:
+        """Nothing landed: the clone is what it was, and the journal forgets the attempt."""
+        if not self.is_open or self.stuck:
+            return
+        self.unpin()
+        with self.app.registry.transaction() as change:
+            change.move_clone(self.clone, self.clone.state, from_states=(CloneState.MERGING,))
+            change.forget_operation(self.operation_id)
+        self.is_open = False
+
+    def pin(self, oid: str) -> None:
+        """Keep a candidate from collection while gates look at it."""
+        self.app.repository.update_refs(
+            [RefUpdate(ref=_pin(self.operation_id), new=oid, old=null_oid(oid))],
+            reason="khlone: gate",
+            keep_open=[self.lock.descriptor],
+        )
+
+    def unpin(self) -> None:
+        """Let it go again."""
+        _drop_pin(self.app, self.operation_id, self.lock)
+
+
+def _pass_gates(attempt: Attempt, candidate: Candidate, request: MergeRequest) -> bool:
     """Whether any gate looked at the candidate; raises GateFailed when one refused, or none is there but must be."""
+    app, clone = attempt.app, attempt.clone
     commands = app.settings.gate_commands
     if commands and request.gate:
         raise GateFailed(clone.name, min(commands), "gate commands are not run by this version; see --no-gate")
-    if not request.gate or not app.plugins.has("khlone_gate"):
-        if app.settings.gate_required:
-            raise GateFailed(clone.name, "khlone.gate.required", "no gate looked at it, and one is required")
-        return False
-    app.repository.update_refs(
-        [RefUpdate(ref=_pin(operation_id), new=candidate.oid, old=null_oid(candidate.oid))],
-        reason="khlone: gate",
-        keep_open=[lock.descriptor],
-    )
-    verdicts = []
-    try:
+    verdicts: list[Verdict] = []
+    if request.gate and app.plugins.has("khlone_gate"):
+        attempt.enter(candidate, "gating", None)
+        attempt.pin(candidate.oid)
+        faults.point("merge.pinned")
         verdicts = app.plugins.gate(journal.as_clone(clone, head=candidate.source), candidate)
         failed = next((verdict for verdict in verdicts if not verdict.passed), None)
         if failed is not None:
             raise GateFailed(clone.name, failed.gate, failed.message or "it did not pass")
-        if not verdicts and app.settings.gate_required:
-            raise GateFailed(clone.name, "khlone.gate.required", "no gate looked at it, and one is required")
-    except BaseException:
-        _unpin(app, candidate, operation_id, lock)
-        raise
-    if not verdicts:
-        _unpin(app, candidate, operation_id, lock)
+    if not verdicts and app.settings.gate_required:
+        raise GateFailed(clone.name, "khlone.gate.required", "no gate looked at it, and one is required")
     return bool(verdicts)
 
 
@@ -229,17 +280,9 @@ def _pin(operation_id: str) -> str:
     return f"refs/khlone/ops/{operation_id}"
 
 
-def _unpin(app: App, candidate: Candidate, operation_id: str, lock: HeldLock) -> None:
-    app.repository.update_refs(
-        [RefUpdate(ref=_pin(operation_id), new=null_oid(candidate.oid), old=candidate.oid)],
-        reason="khlone: gate",
-        keep_open=[lock.descriptor],
-        check=False,
-    )
-
-
-def _publish(app: App, clone: CloneRecord, candidate: Candidate, operation_id: str, lock: HeldLock) -> bool:
+def _publish(attempt: Attempt, candidate: Candidate) -> bool:
     """Land the candidate where its target still is at `old`; False when it moved."""
+    app = attempt.app
     with app.locks.landing(candidate.target, told=app.told) as turn:
         if app.repository.read_ref(f"refs/heads/{candidate.target}") != candidate.old:
             return False
@@ -247,75 +290,43 @@ def _publish(app: App, clone: CloneRecord, candidate: Candidate, operation_id: s
         if checkout is not None:
             paths = landing.path_changes(app, candidate.old, candidate.oid)
             landing.require_clean(app, candidate.target, checkout, paths)
-        written: dict[str, object] = {
-            "operation": operation_id,
-            "clone": journal.to_json(clone),
-            "target": candidate.target,
-            "strategy": candidate.strategy.value,
-            "old": candidate.old,
-            "new": candidate.oid,
-            "source": candidate.source,
-            "worktree": None if checkout is None else str(checkout.worktree),
-            "git_dir": None if checkout is None else str(checkout.git_dir),
-        }
-        lock.verify()
         turn.verify()
-        with app.registry.transaction() as change:
-            change.move_clone(clone, CloneState.MERGING)
-            change.begin_operation(journal.operation(OperationKind.MERGE, clone, written, step="publishing"))
-        merging = dataclasses.replace(clone, state=CloneState.MERGING)
+        attempt.enter(candidate, "publishing", checkout)
         faults.point("merge.publishing")
         try:
-            done = landing.land(app, candidate.target, candidate.old, candidate.oid, checkout, lock)
-        except BaseException:
-            _step_back(app, clone, candidate, checkout, operation_id, lock)
+            done = landing.land(app, candidate.target, candidate.old, candidate.oid, checkout, attempt.lock)
+        except BaseException as error:
+            attempt.stuck = not isinstance(error, Exception) or not _put_back(attempt, candidate, checkout)
             raise
         if not done:
-            _take_back(app, merging, clone.state, operation_id)
             return False
         faults.point("merge.published")
-    with app.registry.transaction() as change:
-        change.move_clone(merging, CloneState.MERGED)
-        change.note_merged(clone.id, candidate.source)
-        change.end_operation(operation_id, Outcome.DONE)
+    attempt.close(candidate)
     faults.point("merge.merged")
     return True
 
 
-def _step_back(
-    app: App,
-    clone: CloneRecord,
-    candidate: Candidate,
-    checkout: landing.Checkout | None,
-    operation_id: str,
-    lock: HeldLock,
-) -> None:
-    """After a landing that raised: put back what a killed git left, and close the operation."""
+def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout | None) -> bool:
+    """After a landing that raised: undo what a killed git left half applied; False leaves it to recovery."""
+    app = attempt.app
     if app.repository.read_ref(f"refs/heads/{candidate.target}") != candidate.old:
-        return
-    if checkout is not None and _is_half_applied(app, checkout, candidate):
-        try:
-            landing.restore_half_applied(
-                app, candidate.target, candidate.old, candidate.oid, checkout, operation_id, lock
-            )
-        except KhloneError as error:
-            app.told(f"warning: {landing.explain(error)}; `git khlone doctor --fix` goes on")
-            return
-    merging = dataclasses.replace(clone, state=CloneState.MERGING)
-    _take_back(app, merging, clone.state, operation_id)
+        return False
+    if checkout is None or not _is_half_applied(app, checkout, candidate):
+        return True
+    try:
+        landing.restore_half_applied(
+            app, candidate.target, candidate.old, candidate.oid, checkout, attempt.operation_id, attempt.lock
+        )
+    except KhloneError as error:
+        app.told(f"warning: {landing.explain(error)}; `git khlone doctor --fix` goes on")
+        return False
+    return True
 
 
 def _is_half_applied(app: App, checkout: landing.Checkout, candidate: Candidate) -> bool:
     status = changes.read_status(app, checkout.worktree, tracked_only=True)
     touched = {change.path for change in landing.path_changes(app, candidate.old, candidate.oid)}
     return bool(touched & set(status.changes.uncommitted)) or (checkout.git_dir / "index.lock").exists()
-
-
-def _take_back(app: App, merging: CloneRecord, back_to: CloneState, operation_id: str) -> None:
-    """Nothing landed: the clone is what it was, and the journal forgets the attempt."""
-    with app.registry.transaction() as change:
-        change.move_clone(merging, back_to)
-        change.forget_operation(operation_id)
 
 
 # -- recovery --------------------------------------------------------------------------------
@@ -327,6 +338,11 @@ def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     clone = journal.from_json(cast("Mapping[str, object]", plan["clone"]), CloneState.MERGING)
     target, old, new = str(plan["target"]), str(plan["old"]), str(plan["new"])
     _drop_pin(app, operation.id, lock)
+    if operation.step == "gating":
+        with app.registry.transaction() as change:
+            change.move_clone(clone, CloneState.READY)
+            change.end_operation(operation.id, Outcome.ROLLED_BACK, "its process ended while gates ran")
+        return [f"{clone.name} was not landed; it can be merged again"]
     with app.locks.landing(target, told=app.told):
         undo.clear_stale_locks(app, [app.location.common_dir / f"refs/heads/{target}.lock"], operation.id)
         landed = _finish_landing(app, plan, target, old, new, operation.id, lock)
@@ -362,12 +378,15 @@ def _finish_landing(
 
 
 def _drop_pin(app: App, operation_id: str, lock: HeldLock) -> None:
-    pinned = app.repository.read_ref(_pin(operation_id))
+    ref = _pin(operation_id)
+    pinned = app.repository.read_ref(ref)
+    common = app.location.common_dir
+    undo.clear_stale_locks(app, [common / f"{ref}.lock"], operation_id)
     if pinned is not None:
-        undo.clear_stale_locks(app, [app.location.common_dir / "packed-refs.lock"], operation_id)
+        undo.clear_stale_locks(app, [common / "packed-refs.lock"], operation_id)
         app.repository.update_refs(
-            [RefUpdate(ref=_pin(operation_id), new=null_oid(pinned), old=pinned)],
-            reason="khlone: recover",
+            [RefUpdate(ref=ref, new=null_oid(pinned), old=pinned)],
+            reason="khlone: gate",
             keep_open=[lock.descriptor],
             check=False,
         )

@@ -91,5 +91,5 @@ def _recover_create(app: App, operation: Operation, lock: HeldLock) -> Recovered
     with app.registry.transaction() as change:
         change.end_operation(operation.id, Outcome.ROLLED_BACK, "its process ended")
         change.delete_clone(clone.id)
-    app.plugins.post_cleanup(journal.as_clone(clone))
+    app.tell_problems(app.plugins.post_cleanup(journal.as_clone(clone)))
     return Recovered(operation=operation, outcome=Outcome.ROLLED_BACK, messages=tuple(kept))

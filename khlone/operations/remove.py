@@ -98,7 +98,7 @@ def _remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> 
             messages = _advance(app, written, lock)
     for message in messages:
         app.told(message)
-    app.plugins.post_cleanup(journal.as_clone(clone, head=now.head))
+    app.tell_problems(app.plugins.post_cleanup(journal.as_clone(clone, head=now.head)))
     faults.point("remove.finished")
     return Removed(name=clone.name, trash=now.trash, branch_deleted=_is_gone(app, clone, now))
 

@@ -71,9 +71,9 @@ def _last_tip(app: App, clone: CloneRecord) -> str:
     except (StateUnsafe, OSError):
         log = b""
     seen = [oid.decode() for oid in _LAST_OID.findall(log) if oid.strip(b"0")]
-    for oid in [*reversed(seen[-50:]), clone.merged_head]:
-        if oid and app.repository.git("cat-file", "-e", f"{oid}^{{commit}}", check=False).status == 0:
-            return oid
+    for oid in [*reversed(seen[-50:]), clone.merged_head or clone.base]:
+        if app.repository.git("cat-file", "-e", f"{oid}^{{commit}}", check=False).status == 0:
+            return str(oid)
     return clone.base
 
 

@@ -136,10 +136,12 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> list[str]:
     aside = folder / "worktree.moving"
     files.move_tree(folder / "worktree", clone.path, aside=aside)
     faults.point("restore.worktree")
-    _restore_admin(app, clone, folder, admin)
+    _restore_admin(clone, folder, admin)
     faults.point("restore.admin")
     if not worktrees.is_linked(clone.path, admin) or not _works(app, clone):
         notes += _from_snapshot(app, clone, admin, str(plan["snapshot"]), operation_id, lock)
+    _drop_trash(app, clone, trash_id, folder, operation_id, lock)
+    faults.point("restore.trash-dropped")
     lock.verify()
     with app.registry.transaction() as change:
         change.move_clone(clone, CloneState.READY)
@@ -147,7 +149,6 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> list[str]:
         change.delete_trash(trash_id)
         change.end_operation(operation_id, Outcome.DONE)
     faults.point("restore.ready")
-    _drop_trash(app, clone, trash_id, folder, operation_id, lock)
     return notes
 
 
@@ -162,7 +163,7 @@ def _create_refs(app: App, clone: CloneRecord, head: str, operation_id: str, loc
         app.repository.update_refs(updates, reason=f"khlone: restore {clone.name}", keep_open=[lock.descriptor])
 
 
-def _restore_admin(app: App, clone: CloneRecord, folder: Path, admin: Path) -> None:
+def _restore_admin(clone: CloneRecord, folder: Path, admin: Path) -> None:
     """Bring the admin folder back; its paths, and HEAD where the branch has another name, are set first."""
     stored = folder / "admin"
     if not files.exists(stored):
@@ -216,8 +217,9 @@ def _drop_trash(app: App, clone: CloneRecord, trash_id: str, folder: Path, opera
     """The clone is back: its trash ref and the empty trash folder go."""
     ref = f"refs/khlone/trash/{clone.id}/{trash_id}"
     found = app.repository.read_ref(ref)
+    common = app.location.common_dir
+    undo.clear_stale_locks(app, [common / f"{ref}.lock", common / "packed-refs.lock"], operation_id)
     if found is not None:
-        undo.clear_stale_locks(app, [app.location.common_dir / "packed-refs.lock"], operation_id)
         app.repository.update_refs(
             [RefUpdate(ref=ref, new=null_oid(found), old=found)],
             reason=f"khlone: restored {clone.name}",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def sandbox(tmp_path: Path) -> Sandbox:
     return box
 
 
-def at_once(tasks: list[Callable[[], Done]]) -> list[Done]:
+def at_once(tasks: Sequence[Callable[[], Done]]) -> list[Done]:
     """Run every task in a thread of its own, all released at the same moment."""
     start = threading.Barrier(len(tasks))
     results: dict[int, Done] = {}
@@ -74,7 +75,7 @@ class Foreign:
 
 
 def test_parallel_creations_fail_nobody_and_break_no_foreign_command(sandbox: Sandbox) -> None:
-    tasks = [lambda name=f"c{number}": sandbox.khlone("new", name) for number in range(12)]  # type: ignore[misc]
+    tasks = [partial(sandbox.khlone, "new", f"c{number}") for number in range(12)]
 
     with Foreign(sandbox) as foreign:
         results = at_once(tasks)
@@ -113,9 +114,7 @@ def test_one_name_wanted_by_many_goes_to_one_and_leaves_nothing_else(sandbox: Sa
 def test_one_existing_branch_wanted_by_many_goes_to_one(sandbox: Sandbox) -> None:
     sandbox.git("branch", "shared")
 
-    results = at_once(
-        [lambda name=f"n{number}": sandbox.khlone("new", name, "--branch", "shared") for number in range(6)]  # type: ignore[misc]
-    )
+    results = at_once([partial(sandbox.khlone, "new", f"n{number}", "--branch", "shared") for number in range(6)])
 
     assert sorted(done.code == 0 for done in results) == [False] * 5 + [True]
     assert sandbox.git("rev-parse", "shared") == sandbox.git("rev-parse", "main")
@@ -163,7 +162,7 @@ def test_ten_parallel_merges_land_in_a_dirty_checkout_and_touch_nothing_else(san
     landed = {f"src/{name}.txt" for name in names}
     before = local_state(sandbox, landed)
 
-    results = at_once([lambda one=name: sandbox.khlone("merge", one) for name in names])  # type: ignore[misc]
+    results = at_once([partial(sandbox.khlone, "merge", name) for name in names])
 
     assert [done for done in results if done.code != 0] == []
     assert local_state(sandbox, landed) == before
@@ -189,6 +188,6 @@ def test_plain_merges_of_the_same_kind_do_not_all_land(sandbox: Sandbox) -> None
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    results = at_once([lambda one=name: plain(one) for name in names])  # type: ignore[misc]
+    results = at_once([partial(plain, name) for name in names])
 
     assert sum(done.code == 0 for done in results) < 10

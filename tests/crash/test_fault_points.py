@@ -15,7 +15,11 @@ from tests.sandbox import Sandbox
 KILLED = -9
 CREATE = [name for name in faults.POINTS if name.startswith("create.") and "undo" not in name]
 UNDO = [name for name in faults.POINTS if name.startswith("create.undo")]
-MERGE = [name for name in faults.POINTS if name.startswith("merge.") and "recover" not in name]
+MERGE = [
+    name
+    for name in faults.POINTS
+    if name.startswith("merge.") and name not in ("merge.recover-restored", "merge.pinned")
+]
 REMOVE = [name for name in faults.POINTS if name.startswith("remove.")]
 RESTORE = [name for name in faults.POINTS if name.startswith("restore.")]
 #: Points at which nothing is open: the operation is not begun yet, or has ended.
@@ -28,6 +32,7 @@ OUTSIDE = {
     "merge.finished",
     "remove.trashed",
     "remove.finished",
+    "restore.ready",
     "restore.finished",
 }
 
@@ -44,7 +49,7 @@ def kill_at(box: Sandbox, point: str, *arguments: str) -> None:
     """Run the command until it kills itself at the point, and check that the damage is seen."""
     done = box.khlone(*arguments, KHLONE_FAULT=point)
     assert done.code == KILLED, f"{point} was not reached: {done}"
-    if point not in OUTSIDE and point != "restore.ready":
+    if point not in OUTSIDE:
         assert box.open_operations(), f"{point} lies outside the operation"
         assert box.violations(), f"the checks do not see what a kill at {point} leaves"
 
@@ -140,6 +145,48 @@ def test_a_fast_forward_that_was_killed_half_way_is_completed(sandbox: Sandbox) 
     assert sandbox.git("show", "main:src/new.txt") == "new\n" * 50
 
 
+PLUGIN = """
+from khlone import Verdict, hookimpl
+
+@hookimpl
+def khlone_gate(clone, candidate):
+    return Verdict(passed=True, gate="always")
+"""
+
+
+def install_gate(box: Sandbox) -> dict[str, str]:
+    """A plugin with a gate, as a distribution of its own on PYTHONPATH."""
+    site = box.root / "site"
+    box.write(
+        site,
+        {
+            "always_gate.py": PLUGIN,
+            "always_gate-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: always-gate\nVersion: 1.0\n",
+            "always_gate-1.0.dist-info/entry_points.txt": "[khlone]\nalways = always_gate\n",
+        },
+    )
+    return {"PYTHONPATH": str(site)}
+
+
+@pytest.mark.parametrize("point", ["merge.pinned", "merge.gated", "merge.publishing", "merge.published"])
+def test_a_killed_gated_merge_leaves_no_pin_and_no_lock(sandbox: Sandbox, point: str) -> None:
+    sandbox.khlone("new", "one")
+    sandbox.write(sandbox.clone_path("one"), {"src/new.txt": "new\n"})
+    sandbox.commit(sandbox.clone_path("one"), "work")
+    gate = install_gate(sandbox)
+
+    done = sandbox.khlone("merge", "one", env=gate, KHLONE_FAULT=point)
+    assert done.code == KILLED, done
+    assert sandbox.git("for-each-ref", "refs/khlone/ops")
+    assert sandbox.open_operations()
+    recovered(sandbox)
+
+    assert sandbox.git("for-each-ref", "refs/khlone/ops") == ""
+    assert sandbox.khlone("merge", "one", "--json", env=gate).json()["held" if "publish" in point else "landed"]
+    assert sandbox.git("show", "main:src/new.txt") == "new\n"
+    assert sandbox.violations() == []
+
+
 def test_a_users_edit_in_a_half_applied_path_stops_recovery_and_is_kept(sandbox: Sandbox) -> None:
     sandbox.khlone("new", "one")
     sandbox.write(sandbox.clone_path("one"), {"src/part0/file0.txt": "changed\n" * 50})
@@ -210,6 +257,6 @@ def test_a_killed_restore_is_completed(sandbox: Sandbox, point: str) -> None:
 
 
 def test_every_fault_point_is_killed_by_a_test_here() -> None:
-    covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored"}
+    covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored", "merge.pinned"}
 
     assert covered == set(faults.POINTS)

@@ -19,6 +19,7 @@ import pytest
 from tests.sandbox import Sandbox
 
 KILLS = 400 if os.environ.get("KHLONE_TORTURE") else 20
+TOO_LATE = "too late"
 MINE = {"notes.md": "my own edit\n", "scratch.txt": "untracked\n"}
 
 
@@ -35,15 +36,19 @@ def session_members(session: int) -> list[int]:
 
 
 def kill_inside(box: Sandbox, chance: random.Random, arguments: list[str], *, all_of_it: bool) -> str | None:
-    """Start a command, kill it once it has an operation open; returns the kind that was open, if one was."""
+    """Start a command, kill it once it has an operation open; returns the kind that was open, if one was.
+
+    `TOO_LATE` when the command had ended by itself before it could be killed.
+    """
     child = box.start(*arguments)
     while child.poll() is None and not box.open_operations():
         time.sleep(0.001)
-    deadline = time.monotonic() + chance.uniform(0, 0.03)
+    deadline = time.monotonic() + chance.uniform(0, 0.008 if arguments[0] == "merge" else 0.03)
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.0005)
     victims = session_members(child.pid) if all_of_it else [child.pid]
-    if child.poll() is None:
+    in_time = child.poll() is None
+    if in_time:
         for victim in {child.pid, *victims}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
@@ -51,6 +56,8 @@ def kill_inside(box: Sandbox, chance: random.Random, arguments: list[str], *, al
     while session_members(child.pid):
         time.sleep(0.002)
     opened = box.open_operations()
+    if not in_time and not opened:
+        return TOO_LATE
     return str(opened[0][0]) if opened else None
 
 
@@ -62,7 +69,7 @@ def names(box: Sandbox, state: str) -> list[str]:
 def next_command(box: Sandbox, chance: random.Random, number: int) -> list[str]:
     """A command that has something to do in the present state."""
     live, trashed = names(box, "'ready', 'merged'"), names(box, "'trashed'")
-    verb = chance.choice(["new", "new", "merge", "merge", "remove", "restore"])
+    verb = chance.choice(["new", "merge", "merge", "remove", "restore"])
     if verb == "merge" and live:
         name = chance.choice(live)
         box.write(box.clone_path(name), {f"src/{name}-{number}.txt": f"{number}\n" * 30})
@@ -85,13 +92,19 @@ def test_random_kills_inside_open_operations_violate_nothing(
     chance = random.Random(seed)
     box = Sandbox(tmp_path)
     box.create(files=60)
+    for number in range(4):
+        assert box.khlone("new", f"first{number}").code == 0
     box.write(box.repository, MINE)
     histogram: collections.Counter[str] = collections.Counter()
     damaged = 0
 
-    for number in range(KILLS):
+    number = 0
+    while histogram.total() < KILLS:
+        number += 1
         command = next_command(box, chance, number)
         opened = kill_inside(box, chance, command, all_of_it=number % 2 == 0)
+        if opened == TOO_LATE:
+            continue
         histogram[opened or "outside"] += 1
         damaged += bool(opened) and bool(box.violations())
         done = box.khlone("doctor", "--fix")
