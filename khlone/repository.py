@@ -42,6 +42,8 @@ _RACES = re.compile(
     r"|Unable to create '.*\.lock': File exists|could not open '.*/locked'",
 )
 _RETRY_TOTAL_S = 15.0
+#: Told apart from an absent ref: its file holds something that only git can read.
+_ASK_GIT = "?"
 _LOCK_TIMEOUTS = ("-c", "core.filesRefLockTimeout=5000", "-c", "core.packedRefsTimeout=10000")
 _QUIET = (
     "-c",
@@ -314,30 +316,41 @@ class Repository:
     # -- refs
 
     def read_ref(self, ref: str) -> str | None:
-        """The oid that a ref points at, `None` when there is no such ref."""
-        found = self._read_ref_file(ref) if self.has_ref_files else None
-        if found is not None:
-            return found
+        """The oid that a ref points at, `None` when there is no such ref.
+
+        Read from the ref's file where refs are files; git is asked for anything else (a
+        symbolic ref, a reftable). A value that is out of date is caught by the
+        compare-and-swap of whatever is done with it.
+        """
+        if self.has_ref_files:
+            found = self._read_ref_file(ref)
+            if found != _ASK_GIT:
+                return found or None
         done = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", ref, check=False)
         return done.text.strip() if done.status == 0 else None
 
-    def _read_ref_file(self, ref: str) -> str | None:
+    def _read_ref_file(self, ref: str) -> str:
+        """The oid, an empty text when the ref is absent, or `_ASK_GIT`."""
         for _ in range(2):
             try:
                 loose = read_regular(self.common_dir / ref, most=_SMALL)
+                packed = (
+                    b"" if loose is not None else read_regular(self.common_dir / "packed-refs", most=_PACKED) or b""
+                )
             except (OSError, StateUnsafe):
-                return None
+                return "" if (self.common_dir / ref).is_dir() and not self._is_packed(ref) else _ASK_GIT
             if loose is not None:
                 text = os.fsdecode(loose).strip()
-                return text if is_oid(text) else None
-            packed = read_regular(self.common_dir / "packed-refs", most=_PACKED) or b""
-            wanted = b" " + os.fsencode(ref) + b"\n"
-            at = packed.find(wanted)
+                return text if is_oid(text) else _ASK_GIT
+            at = packed.find(b" " + os.fsencode(ref) + b"\n")
             if at >= 0:
-                start = packed.rfind(b"\n", 0, at) + 1
-                text = os.fsdecode(packed[start:at])
-                return text if is_oid(text) else None
-        return None
+                text = os.fsdecode(packed[packed.rfind(b"\n", 0, at) + 1 : at])
+                return text if is_oid(text) else _ASK_GIT
+        return ""
+
+    def _is_packed(self, ref: str) -> bool:
+        packed = read_regular(self.common_dir / "packed-refs", most=_PACKED) or b""
+        return b" " + os.fsencode(ref) + b"\n" in packed
 
     @property
     def has_ref_files(self) -> bool:
