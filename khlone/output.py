@@ -64,7 +64,7 @@ class Output:
         widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
         for row in (columns, *rows):
             _write(
-                sys.stdout,
+                self._answers,
                 "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n",
             )
 
