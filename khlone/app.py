@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from khlone import files, repository, settings
+from khlone import files, repository, settings, worktrees
 from khlone.config_dir import ConfigDirs, cache_root, state_root
 from khlone.errors import KhloneError, NetworkFileSystem, NoSuchClone, UsageError
 from khlone.model import CloneRecord
@@ -150,6 +150,11 @@ class App:
         """Say what went wrong in hooks that cannot stop what they were told of."""
         for problem in problems:
             self.told(f"warning: {problem}")
+
+    def checkouts(self) -> Iterator[tuple[str, Path, Path]]:
+        """Every (branch ref, worktree, git dir) that is checked out somewhere."""
+        location = self.location
+        return worktrees.checkouts(location.common_dir, location.main_worktree, bare=location.bare)
 
     # -- the state folder
 

@@ -42,6 +42,8 @@ _RACES = re.compile(
     r"|Unable to create '.*\.lock': File exists|could not open '.*/locked'",
 )
 _RETRY_TOTAL_S = 15.0
+_BARE = re.compile(rb"^\s*bare\s*(=\s*(true|yes|on|1)\b|$)", re.IGNORECASE | re.MULTILINE)
+_WORKTREE = re.compile(rb"^\s*worktree\s*=\s*(.+)$", re.IGNORECASE | re.MULTILINE)
 #: Told apart from an absent ref: its file holds something that only git can read.
 _ASK_GIT = "?"
 _LOCK_TIMEOUTS = ("-c", "core.filesRefLockTimeout=5000", "-c", "core.packedRefsTimeout=10000")
@@ -63,22 +65,18 @@ _QUIET = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """Where a command was called: `worktree` is `None` in a bare repository or inside a git dir."""
+    """Where a command was called: `worktree` is `None` in a bare repository or inside a git dir.
+
+    `main_worktree` is `None` for a bare repository, and where a linked worktree cannot
+    tell it (a git dir that lies apart, without `core.worktree`).
+    """
 
     cwd: Path
     git_dir: Path
     common_dir: Path
     worktree: Path | None
+    main_worktree: Path | None
     bare: bool
-
-    @property
-    def main_worktree(self) -> Path | None:
-        """The main worktree, `None` for a bare repository or one whose git dir lies apart."""
-        if self.git_dir == self.common_dir:
-            return self.worktree
-        if self.common_dir.name == ".git":
-            return self.common_dir.parent
-        return None
 
     @property
     def anchor(self) -> Path:
@@ -171,11 +169,21 @@ def _plain_location(cwd: Path, top: Path, dot_git: Path, found: os.stat_result) 
         return None
     if not (common_dir / "objects").is_dir() or (common is not None and not common.strip()):
         return None
-    if re.search(rb"^\s*(worktree|bare\s*=\s*(true|yes|on|1))\b", config, re.IGNORECASE | re.MULTILINE) and (
-        git_dir == common_dir
-    ):
+    bare = _BARE.search(config) is not None
+    if git_dir == common_dir and (bare or _WORKTREE.search(config)):
         return None
-    return Location(cwd=cwd, git_dir=git_dir, common_dir=common_dir, worktree=top, bare=False)
+    main = top if git_dir == common_dir else _main_worktree(common_dir, config, bare=bare)
+    return Location(cwd=cwd, git_dir=git_dir, common_dir=common_dir, worktree=top, main_worktree=main, bare=bare)
+
+
+def _main_worktree(common_dir: Path, config: bytes, *, bare: bool) -> Path | None:
+    """The main worktree as seen from a linked one."""
+    if bare:
+        return None
+    named = _WORKTREE.search(config)
+    if named is not None:
+        return Path(os.path.realpath(common_dir / os.fsdecode(named[1]).strip().strip('"')))
+    return common_dir.parent if common_dir.name == ".git" else None
 
 
 def _discover_by_git(cwd: Path, environment: Mapping[str, str]) -> Location:
@@ -205,11 +213,13 @@ def _discover_by_git(cwd: Path, environment: Mapping[str, str]) -> Location:
     if inside == "true":
         shown = process.run([git, "rev-parse", "--show-toplevel"], cwd=cwd, environment=kept, timeout_s=30.0)
         worktree = Path(os.path.realpath(shown.text.removesuffix("\n"))) if shown.status == 0 else None
-    git_dir_path, common_path = Path(os.path.realpath(git_dir)), Path(os.path.realpath(common_dir))
-    is_bare = bare == "true" or (worktree is None and git_dir_path == common_path and common_path.name != ".git")
-    if worktree is None and git_dir_path == common_path and common_path.name == ".git" and bare != "true":
-        worktree = common_path.parent
-    return Location(cwd=cwd, git_dir=git_dir_path, common_dir=common_path, worktree=worktree, bare=is_bare)
+    own, common = Path(os.path.realpath(git_dir)), Path(os.path.realpath(common_dir))
+    config = read_regular(common / "config", most=_SMALL) or b""
+    is_bare = bare == "true" or _BARE.search(config) is not None
+    main = worktree if own == common and worktree is not None else _main_worktree(common, config, bare=is_bare)
+    if own == common and not is_bare:
+        worktree = main
+    return Location(cwd=cwd, git_dir=own, common_dir=common, worktree=worktree, main_worktree=main, bare=is_bare)
 
 
 # -- git -----------------------------------------------------------------------------------

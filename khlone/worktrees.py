@@ -125,11 +125,14 @@ def _marker(path: Path) -> Mapping[str, object] | None:
     return None
 
 
-def checkouts(common_dir: Path, main_worktree: Path | None) -> Iterator[tuple[str, Path, Path]]:
-    """Every (branch ref, worktree, git dir) that a worktree has checked out or is rebasing or bisecting."""
-    if main_worktree is not None:
+def checkouts(common_dir: Path, main_worktree: Path | None, *, bare: bool) -> Iterator[tuple[str, Path, Path]]:
+    """Every (branch ref, worktree, git dir) that a worktree has checked out or is rebasing or bisecting.
+
+    Where the main worktree cannot be told, the common dir stands in its place.
+    """
+    if not bare:
         for ref in _held_refs(common_dir):
-            yield ref, main_worktree, common_dir
+            yield ref, main_worktree or common_dir, common_dir
     for entry in entries(common_dir):
         if entry.worktree is not None:
             for ref in _held_refs(entry.path):

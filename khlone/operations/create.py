@@ -79,8 +79,8 @@ def create(app: App, request: NewRequest) -> Clone:
             change.reserve_clone(clone)
             change.begin_operation(journal.operation(OperationKind.CREATE, clone, plan.as_json()))
         try:
-            faults.point("create.reserved")
             with files.explained(clone.path):
+                faults.point("create.reserved")
                 clone = _build(app, plan, lock)
         except BaseException as error:
             _abort(app, plan, lock, error)
@@ -184,7 +184,7 @@ def _require_legal_branch(app: App, branch: str) -> None:
 
 def _require_free(app: App, branch: str) -> None:
     ref = f"refs/heads/{branch}"
-    for held, worktree, _ in worktrees.checkouts(app.location.common_dir, app.location.main_worktree):
+    for held, worktree, _ in app.checkouts():
         if held == ref:
             raise BranchCheckedOut(branch, worktree)
 

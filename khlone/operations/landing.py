@@ -18,7 +18,7 @@ from pathlib import Path
 
 from khlone import faults, files, worktrees
 from khlone.app import App
-from khlone.errors import KhloneError, Locked, TargetDirty, TargetInProgress
+from khlone.errors import KhloneError, Locked, RepositoryUnsupported, TargetDirty, TargetInProgress
 from khlone.locks import HeldLock
 from khlone.operations import changes, undo
 from khlone.repository import RefUpdate, failure
@@ -48,9 +48,14 @@ class PathChange:
 def find_checkout(app: App, target: str) -> Checkout | None:
     """Where a target is checked out, `None` when nowhere; raises TargetInProgress."""
     ref = f"refs/heads/{target}"
-    for held, worktree, git_dir in worktrees.checkouts(app.location.common_dir, app.location.main_worktree):
+    for held, worktree, git_dir in app.checkouts():
         if held != ref:
             continue
+        if worktree == app.location.common_dir:
+            raise RepositoryUnsupported(
+                f"{target} is checked out in a main worktree that cannot be told from here",
+                hint="merge from that worktree",
+            )
         what = worktrees.in_progress(git_dir)
         if what is not None:
             raise TargetInProgress(target, worktree, what)

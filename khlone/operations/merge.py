@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from khlone import faults, worktrees
+from khlone import faults, files, worktrees
 from khlone.app import App
 from khlone.errors import (
     CloneDirty,
@@ -84,7 +84,8 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     gates: list[bool] = []
     for clone in clones:
         try:
-            done, gated = _merge_one(app, clone, target, request)
+            with files.explained(app.location.common_dir):
+                done, gated = _merge_one(app, clone, target, request)
         except KhloneError as error:
             held.append(_as_held(clone, error))
             continue
@@ -163,6 +164,9 @@ def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
         found = changes.read_status(app, clone.path, untracked="normal").changes.uncommitted
         if found:
             raise CloneDirty(clone.name, found)
+        what = worktrees.in_progress(undo.admin_path(app, clone))
+        if what is not None:
+            raise CloneDirty(clone.name, [f"a {what} that is under way"])
     if clone.state is CloneState.MERGED and clone.merged_head == source and request.into in (None, clone.target):
         raise NothingToMerge(clone.name, request.into or clone.target or "its target")
     return source
@@ -300,6 +304,7 @@ def _publish(attempt: Attempt, candidate: Candidate) -> bool:
             raise
         if not done:
             return False
+        attempt.stuck = True
         faults.point("merge.published")
     attempt.close(candidate)
     faults.point("merge.merged")

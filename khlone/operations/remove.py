@@ -93,8 +93,8 @@ def _remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> 
         with app.registry.transaction() as change:
             change.move_clone(clone, CloneState.REMOVING)
             change.begin_operation(journal.operation(OperationKind.REMOVE, clone, written))
-        faults.point("remove.reserved")
         with files.explained(clone.path):
+            faults.point("remove.reserved")
             messages = _advance(app, written, lock)
     for message in messages:
         app.told(message)
@@ -271,8 +271,7 @@ def _delete_refs(
 
 
 def _checked_out(app: App, clone: CloneRecord) -> bool:
-    held = worktrees.checkouts(app.location.common_dir, app.location.main_worktree)
-    return any(ref == clone.ref for ref, _, _ in held)
+    return any(ref == clone.ref for ref, _, _ in app.checkouts())
 
 
 def _holds(app: App, folder: Path, head: str, written: dict[str, object]) -> Holds:

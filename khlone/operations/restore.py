@@ -51,8 +51,8 @@ def restore(app: App, wanted: str) -> Restored:
             change.rename_clone(clone.id, name=clone.name, branch=clone.branch, path=clone.path)
             change.move_clone(entry.clone, CloneState.CREATING)
             change.begin_operation(journal.operation(OperationKind.RESTORE, clone, plan))
-        faults.point("restore.reserved")
         with files.explained(clone.path):
+            faults.point("restore.reserved")
             notes += _advance(app, plan, lock)
         faults.point("restore.finished")
     found = app.registry.clone_by_id(clone.id)
@@ -81,7 +81,7 @@ def _new_place(app: App, entry: TrashRecord) -> tuple[CloneRecord, list[str]]:
     name = _free(clone.name, lambda one: folded(one) not in taken)
     if name != clone.name:
         notes.append(f"the name {clone.name} is taken: restored as {name}")
-    held = {ref for ref, _, _ in worktrees.checkouts(app.location.common_dir, app.location.main_worktree)}
+    held = {ref for ref, _, _ in app.checkouts()}
     branches = {other.branch for other in live}
 
     def is_free_branch(one: str) -> bool:

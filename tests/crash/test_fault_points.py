@@ -88,6 +88,37 @@ def test_a_killed_recovery_is_finished_by_the_next(sandbox: Sandbox, point: str)
     assert sandbox.khlone("new", "one").code == 0
 
 
+@pytest.mark.parametrize("point", [name for name in CREATE if name not in ("create.ready", "create.finished")])
+def test_a_full_disk_during_create_is_told_and_leaves_no_trace(sandbox: Sandbox, point: str) -> None:
+    before = sandbox.git("for-each-ref")
+
+    done = sandbox.khlone("new", "one", "--json", KHLONE_FAULT=f"{point}:raise:ENOSPC")
+
+    assert done.code == 1
+    assert done.json()["code"] == "no-space"
+    assert sandbox.violations() == []
+    assert sandbox.git("for-each-ref") == before
+
+
+@pytest.mark.parametrize(
+    "point", ["merge.publishing", "merge.published", "remove.snapshot", "remove.admin-moved", "restore.worktree"]
+)
+def test_a_full_disk_in_the_other_operations_is_told_and_mended(sandbox: Sandbox, point: str) -> None:
+    sandbox.khlone("new", "one")
+    sandbox.write(sandbox.clone_path("one"), {"src/new.txt": "new\n"})
+    sandbox.commit(sandbox.clone_path("one"), "work")
+    verb = point.split(".")[0]
+    if verb == "restore":
+        sandbox.khlone("remove", "--force", "one")
+    arguments = [verb, "--force", "one"] if verb == "remove" else [verb, "one"]
+
+    done = sandbox.khlone(*arguments, "--json", KHLONE_FAULT=f"{point}:raise:ENOSPC")
+
+    assert done.code == 1
+    assert "no-space" in done.out
+    recovered(sandbox)
+
+
 def test_work_found_in_a_half_made_clone_is_kept(sandbox: Sandbox) -> None:
     kill_at(sandbox, "create.checked-out", "new", "one")
     (sandbox.clone_path("one") / "thoughts.txt").write_text("precious\n")

@@ -43,7 +43,7 @@ def kill_inside(box: Sandbox, chance: random.Random, arguments: list[str], *, al
     child = box.start(*arguments)
     while child.poll() is None and not box.open_operations():
         time.sleep(0.001)
-    deadline = time.monotonic() + chance.uniform(0, 0.008 if arguments[0] == "merge" else 0.03)
+    deadline = time.monotonic() + chance.choice([0.0, 0.004, 0.012, 0.025]) * chance.random()
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.0005)
     victims = session_members(child.pid) if all_of_it else [child.pid]
