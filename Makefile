@@ -32,7 +32,7 @@ check: $(DEV) ## Format, lint, types and the import contracts
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(PACKAGE) ## Comparisons against plain git, as ratios
 	@$(BIN)/python -m benchmarks
