@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypeAlias, cast
 
 from khlone.errors import CommandNotFound, GitMissing
 
@@ -58,6 +58,9 @@ GIT_LOCAL_VARIABLES = frozenset(
     }
 )
 _PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_", "GIT_TRACE")
+
+#: A program that was started on this terminal.
+Child: TypeAlias = "subprocess.Popen[bytes]"
 
 #: Captured output above this many bytes is cut; more than any answer khlone reads.
 CAPTURE_BYTES = 256 << 20
@@ -212,7 +215,7 @@ def end_group(pid: int, *, grace_s: float = 2.0) -> None:
             time.sleep(0.01)
 
 
-def start_foreground(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start_foreground(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Child:
     """Start a program on this terminal, in our process group; raises CommandNotFound."""
     try:
         return subprocess.Popen(list(argv), cwd=cwd, env=dict(environment))

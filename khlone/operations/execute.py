@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def _foreground(
         raise
 
 
-def _wait_out(child: subprocess.Popen[bytes]) -> int:
+def _wait_out(child: process.Child) -> int:
     """The terminal's Ctrl-C has reached the child too: wait for what it makes of it."""
     while True:
         with contextlib.suppress(KeyboardInterrupt):

@@ -149,7 +149,7 @@ def _names(folder: Path) -> list[str]:
 
 def local_state(git: Git, worktree: Path, *, without: Sequence[str] = ()) -> dict[str, object]:
     """Bytes of every file, both diffs and the index of a checkout, some paths and their folders aside."""
-    index = [line for line in git("ls-files", "-s", "-v", cwd=worktree).splitlines()]
+    index = git("ls-files", "-s", "-v", cwd=worktree).splitlines()
     return {
         "files": {name: entry for name, entry in tree(worktree).items() if name not in without},
         "index": [line for line in index if line.partition("\t")[2] not in without],

@@ -12,10 +12,29 @@ import pytest
 from tests.commands.steps import NOTES, clone_names, common_dir, document, footprint, new, refused, show, tree
 from tests.support import Commit, Git, Khlone
 
-FIELDS = (
-    "id name branch target base head path state agent isolation config_dir created_at "
-    "dirty untracked ahead behind merged locked sessions ports reason"
-).split()
+FIELDS = [
+    "id",
+    "name",
+    "branch",
+    "target",
+    "base",
+    "head",
+    "path",
+    "state",
+    "agent",
+    "isolation",
+    "config_dir",
+    "created_at",
+    "dirty",
+    "untracked",
+    "ahead",
+    "behind",
+    "merged",
+    "locked",
+    "sessions",
+    "ports",
+    "reason",
+]
 
 
 def environment(khlone: Khlone, where: Path, *name: str) -> dict[str, str]:

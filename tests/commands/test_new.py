@@ -588,7 +588,7 @@ def test_a_checkout_that_fails_half_way_is_rolled_back(khlone: Khlone, git: Git,
 
 
 def test_eight_at_once_all_succeed(khlone: Khlone, git: Git, project: Path) -> None:
-    tasks = [lambda name=f"c{number}": khlone("new", name, cwd=project) for number in range(8)]  # type: ignore[misc]
+    tasks = [lambda name=f"c{number}": khlone("new", name, cwd=project) for number in range(8)]
 
     results = at_once(tasks)
 

@@ -1,0 +1,1 @@
+"""Comparisons against plain git and other tools, as ratios from one run."""
