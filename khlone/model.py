@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from khlone.values import dataclass
 
 
 class CloneState(enum.StrEnum):

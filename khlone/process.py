@@ -15,12 +15,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, TypeAlias, cast
 
 from khlone.errors import CommandNotFound, GitMissing
+from khlone.values import dataclass
 
 #: `git rev-parse --local-env-vars` of git 2.39 to 2.55, plus what hooks add to it.
 GIT_LOCAL_VARIABLES = frozenset(

@@ -15,7 +15,6 @@ import os
 import sqlite3
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from khlone.database import Database, raw
@@ -33,6 +32,7 @@ from khlone.model import (
     utc_now,
 )
 from khlone.schema import MIGRATIONS
+from khlone.values import dataclass
 
 _CLONE_COLUMNS = """c.id, c.name, c.target, c.path, c.admin, c.state, c.reason, c.agent, c.isolation, c.config_dir,
     c.created_at, c.epoch, b.name AS branch, b.base, b.owned, b.merged_head"""
@@ -143,6 +143,14 @@ class Registry:
         """One operation, ended or not."""
         rows = self._rows("SELECT * FROM operations WHERE id = ?", (operation_id,))
         return _operation(rows[0]) if rows else None
+
+    def last_landing(self, clone_id: str, target: str) -> Operation | None:
+        """The newest merge that brought the clone onto that branch, as far back as the journal goes."""
+        rows = self._rows(
+            """SELECT * FROM operations WHERE clone = ? AND kind = ? AND outcome IN (?, ?) ORDER BY id DESC""",
+            (clone_id, OperationKind.MERGE, Outcome.DONE, Outcome.RECOVERED),
+        )
+        return next((found for found in map(_operation, rows) if found.plan["target"] == target), None)
 
     def live_sessions(self, clone_id: str | None = None) -> list[SessionRecord]:
         """Every session without a recorded end; whether its process lives is another question."""

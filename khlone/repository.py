@@ -14,7 +14,6 @@ import re
 import stat
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from khlone import process
@@ -31,6 +30,7 @@ from khlone.errors import (
 )
 from khlone.files import read_regular
 from khlone.process import Completed
+from khlone.values import dataclass
 
 MINIMUM_GIT = (2, 39)
 _SMALL = 1 << 20

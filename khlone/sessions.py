@@ -11,11 +11,11 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from khlone.model import ProcessIdentity
+from khlone.values import dataclass
 
 TERM_GRACE_S = 10.0
 

@@ -12,12 +12,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from khlone import process
 from khlone.errors import InvalidSetting
 from khlone.files import read_regular
+from khlone.values import dataclass
 
 _INTERESTING = re.compile(rb"khlone|include|gpgsign", re.IGNORECASE)
 #: Keys that a repository's own file may set: harmless whoever wrote them.

@@ -12,11 +12,11 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from khlone import files
 from khlone.errors import StateUnsafe
+from khlone.values import dataclass
 
 #: Written into the admin folder of every clone; git ignores it, the rebuild of a registry reads it.
 MARKER = "khlone.json"
@@ -30,6 +30,8 @@ _IN_PROGRESS = (
     ("CHERRY_PICK_HEAD", "cherry-pick"),
     ("REVERT_HEAD", "revert"),
     ("BISECT_LOG", "bisect"),
+    # Between two picks: the commit of the one that stopped is made, the rest still waits.
+    ("sequencer/todo", "cherry-pick or revert"),
 )
 
 
@@ -71,6 +73,14 @@ def read_head(git_dir: Path) -> str | None:
         return f"ref: {os.readlink(path)}"
     text = _text(path)
     return text.rstrip("\n") if text else None
+
+
+def read_symbolic(path: Path) -> str | None:
+    """The ref that the file of a symbolic ref names, `None` for any other file and for none."""
+    if path.is_symlink():
+        named = os.readlink(path)
+        return named if named.startswith("refs/") else None
+    return branch_of(_text(path))
 
 
 def entries(common_dir: Path) -> list[AdminEntry]:

@@ -1,55 +1,116 @@
 """Which commit would land? Built in the object database, with no checkout.
 
 `merge-tree --write-tree` makes the tree, `commit-tree` the commit, by the user's own
-identity. Three git processes for a merge: how far apart, the tree, the commit.
+identity. Three git processes: what the branch has, the tree, the commit. A branch that
+was squashed onto the target before needs two more, since history does not tell of it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from khlone.app import App
-from khlone.errors import MergeConflict, NoSuchRef, NotFastForward, NothingToMerge, UnrelatedHistories
+from khlone.errors import MergeConflict, NotFastForward, NothingToMerge, UnrelatedHistories
 from khlone.model import Candidate, CloneRecord, Strategy
+from khlone.operations.integration import KHLONE_IDENTITY
 from khlone.repository import failure
+from khlone.values import dataclass
 
 _MOST_SUBJECTS = 100
 
 
-def build(app: App, clone: CloneRecord, target: str, source: str, strategy: Strategy) -> Candidate:
-    """The commit that lands `source` on the target's tip of now.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Commit:
+    """A commit of the branch that the target lacks."""
+
+    is_merge: bool
+    message: str
+
+    @property
+    def subject(self) -> str:
+        """The first paragraph as one line, as git has it."""
+        return " ".join(self.message.split("\n\n", 1)[0].split("\n"))
+
+
+def build(app: App, clone: CloneRecord, target: str, old: str, source: str, strategy: Strategy) -> Candidate:
+    """The commit that lands `source` on `target` where that is at `old`.
 
     Raises NothingToMerge, MergeConflict, NotFastForward, UnrelatedHistories or
     IdentityMissing; nothing but loose objects is left behind.
     """
-    old = app.repository.read_ref(f"refs/heads/{target}")
-    if old is None:
-        raise NoSuchRef(target)
-    behind, ahead = _distance(app, old, source)
-    if ahead == 0:
-        raise NothingToMerge(clone.name, target)
+    squashed = _squashed_before(app, clone, target, old)
+    bounds = [f"^{oid}" for oid in (old, squashed) if oid is not None]
     if strategy is Strategy.FF_ONLY:
-        if behind:
-            raise NotFastForward(clone.name, target)
-        oid = source
+        oid = _fast_forward(app, clone, target, old, source, bounds)
+    elif strategy is Strategy.SQUASH:
+        commits = _commits(app, source, bounds)
+        if not commits:
+            raise NothingToMerge(clone.name, target)
+        tree = _merged_tree(app, clone, target, old, source, squashed)
+        oid = app.repository.commit_tree(tree, [old], _squash_message(clone, commits), sign=app.settings.gpg_sign)
     else:
-        tree = _merged_tree(app, clone, target, old, source)
-        squash = strategy is Strategy.SQUASH
-        message = _squash_message(app, clone, old, source, ahead) if squash else _merge_message(clone, target)
-        parents = [old] if squash else [old, source]
-        oid = app.repository.commit_tree(tree, parents, message, sign=app.settings.gpg_sign)
+        if not _count(app, source, bounds):
+            raise NothingToMerge(clone.name, target)
+        tree = _merged_tree(app, clone, target, old, source, squashed)
+        oid = app.repository.commit_tree(tree, [old, source], _merge_message(clone, target), sign=app.settings.gpg_sign)
     return Candidate(clone=clone.name, target=target, strategy=strategy, old=old, oid=oid, source=source)
 
 
-def _distance(app: App, old: str, source: str) -> tuple[int, int]:
-    done = app.repository.git("rev-list", "--left-right", "--count", f"{old}...{source}")
-    behind, ahead = done.text.split()
-    return int(behind), int(ahead)
+# -- what the branch has -----------------------------------------------------------------------
 
 
-def _merged_tree(app: App, clone: CloneRecord, target: str, old: str, source: str) -> str:
+def _squashed_before(app: App, clone: CloneRecord, target: str, old: str) -> str | None:
+    """The tip of the branch that was last squashed onto the target, if that commit is part of it still."""
+    if clone.merged_head is None:
+        return None
+    last = app.registry.last_landing(clone.id, target)
+    if last is None or last.plan["strategy"] != Strategy.SQUASH:
+        return None
+    new, squashed = str(last.plan["new"]), str(last.plan["source"])
+    lost = app.repository.git("rev-list", "--max-count=1", new, f"^{old}", f"^{squashed}", check=False)
+    return squashed if lost.status == 0 and not lost.stdout else None
+
+
+def _count(app: App, source: str, bounds: Sequence[str]) -> int:
+    return int(app.repository.git("rev-list", "--count", source, *bounds).text)
+
+
+def _commits(app: App, source: str, bounds: Sequence[str]) -> list[_Commit]:
+    """Every commit of the branch that the bounds do not reach, oldest first."""
+    shown = app.repository.git(
+        "rev-list",
+        "--reverse",
+        "--topo-order",
+        "--no-commit-header",
+        "--encoding=UTF-8",
+        "--format=%P%n%B%x00",
+        source,
+        *bounds,
+    )
+    found = []
+    for record in shown.text.split("\0\n")[:-1]:
+        parents, _, message = record.partition("\n")
+        found.append(_Commit(is_merge=" " in parents, message=message.strip("\n")))
+    return found
+
+
+def _fast_forward(app: App, clone: CloneRecord, target: str, old: str, source: str, bounds: Sequence[str]) -> str:
+    behind, ahead = app.repository.git("rev-list", "--left-right", "--count", f"{old}...{source}").text.split()
+    if ahead == "0" or (len(bounds) > 1 and not _count(app, source, bounds)):
+        raise NothingToMerge(clone.name, target)
+    if behind != "0":
+        raise NotFastForward(clone.name, target)
+    return source
+
+
+# -- the tree ------------------------------------------------------------------------------------
+
+
+def _merged_tree(app: App, clone: CloneRecord, target: str, old: str, source: str, squashed: str | None) -> str:
+    ours = old if squashed is None else _joined(app, old, squashed)
     done = app.repository.git(
-        "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", old, source, writes=True, check=False
+        "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, source, writes=True, check=False
     )
     fields = [os.fsdecode(field) for field in done.stdout.split(b"\0")]
     if done.status == 1 and fields[0]:
@@ -61,25 +122,29 @@ def _merged_tree(app: App, clone: CloneRecord, target: str, old: str, source: st
     return fields[0]
 
 
+def _joined(app: App, old: str, squashed: str) -> str:
+    """A commit with the target's tree that has both as parents: it says what squashing forgot.
+
+    As one side of the merge it makes `squashed` the base, so that going on with the same
+    lines is no conflict. Nothing refers to it.
+    """
+    arguments = ["commit-tree", "-m", "joined", "-p", old, "-p", squashed, f"{old}^{{tree}}"]
+    return app.repository.git(*arguments, environment=KHLONE_IDENTITY, writes=True).text.strip()
+
+
+# -- the message ---------------------------------------------------------------------------------
+
+
 def _merge_message(clone: CloneRecord, target: str) -> str:
     into = "" if target in ("main", "master") else f" into {target}"
     return f"Merge branch '{clone.branch}'{into}\n"
 
 
-def _squash_message(app: App, clone: CloneRecord, old: str, source: str, ahead: int) -> str:
+def _squash_message(clone: CloneRecord, commits: Sequence[_Commit]) -> str:
     """One commit keeps its own message; several become a list of their subjects, oldest first."""
-    shown = app.repository.git(
-        "log",
-        "--reverse",
-        "--no-merges",
-        "-z",
-        "--format=%B" if ahead == 1 else "--format=%s",
-        f"--max-count={_MOST_SUBJECTS}",
-        f"{old}..{source}",
-    )
-    texts = [text.strip("\n") for text in shown.text.split("\0") if text.strip("\n")]
-    if len(texts) == 1:
-        return texts[0] + "\n"
-    listed = "".join(f"* {text}\n" for text in texts)
-    more = f"* and {ahead - len(texts)} more\n" if ahead > _MOST_SUBJECTS else ""
-    return f"Squash branch '{clone.branch}' ({ahead} commits)\n\n{listed}{more}"
+    told = [commit for commit in commits if not commit.is_merge and commit.message]
+    if len(told) == 1:
+        return told[0].message + "\n"
+    listed = "".join(f"* {commit.subject}\n" for commit in told[:_MOST_SUBJECTS])
+    more = f"* and {len(told) - _MOST_SUBJECTS} more\n" if len(told) > _MOST_SUBJECTS else ""
+    return f"Squash branch '{clone.branch}' ({len(commits)} commits)\n\n{listed}{more}"

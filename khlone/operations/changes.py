@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from khlone import files, worktrees
 from khlone.app import App
 from khlone.errors import GitFailed
 from khlone.model import Changes, CloneRecord
+from khlone.process import Completed
+from khlone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,28 @@ def parse_status(output: bytes) -> Status:
         ignored=tuple(ignored),
     )
     return Status(head=head, branch=branch, changes=changes)
+
+
+def read_index(app: App, admin: Path) -> Status:
+    """What an admin folder whose worktree is gone still says: its HEAD, its branch and what was staged.
+
+    A HEAD or an index that git cannot read says nothing.
+    """
+    environment = {"GIT_DIR": os.fspath(admin)}
+    place = app.location.common_dir
+
+    def ask(*arguments: str) -> Completed:
+        return app.repository.git(*arguments, cwd=place, environment=environment, check=False)
+
+    found = ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    head = found.text.strip() if found.status == 0 else None
+    staged: tuple[str, ...] = ()
+    if head is not None and files.exists(admin / "index"):
+        done = ask("diff-index", "--cached", "--name-only", "--no-renames", "-z", head, "--")
+        staged = tuple(os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
+    branch = worktrees.branch_of(worktrees.read_head(admin))
+    short = None if branch is None else branch.removeprefix("refs/heads/")
+    return Status(head=head, branch=short, changes=Changes(staged=staged))
 
 
 def stashes_of(app: App, clone: CloneRecord) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from khlone import faults, files, worktrees
@@ -45,6 +44,7 @@ from khlone.model import (
 from khlone.operations import journal, names, recovery, undo
 from khlone.registry import folded
 from khlone.repository import RefUpdate, null_oid
+from khlone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,10 @@ of these once more on the upstream of the target.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from khlone.app import App
 from khlone.model import CloneRecord
 from khlone.repository import is_oid
+from khlone.values import dataclass
 
 #: The author of commits that only khlone reads (snapshots, synthetic squashes).
 KHLONE_IDENTITY = {

@@ -10,20 +10,26 @@ a beginning of the new is the user's: then recovery stops and says so.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from khlone import faults, files, worktrees
 from khlone.app import App
-from khlone.errors import KhloneError, Locked, RepositoryUnsupported, TargetDirty, TargetInProgress
+from khlone.errors import KhloneError, Locked, NoSuchRef, RepositoryUnsupported, TargetDirty, TargetInProgress
 from khlone.locks import HeldLock
 from khlone.operations import changes, undo
+from khlone.process import Completed
 from khlone.repository import RefUpdate, failure
+from khlone.values import dataclass
 
 _INDEX_WAIT_S = 5.0
+_MOST_LINKS = 5
+_LOCK_IN_THE_WAY = re.compile(r"Unable to create '(.*\.lock)': File exists")
+#: What git says before it has changed anything, when a file would be overwritten.
+_WOULD_LOSE = ("would be overwritten", "overwritten by merge", "not uptodate", "would lose untracked files")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,22 +51,60 @@ class PathChange:
     new_oid: str
 
 
+def require_branch(app: App, name: str) -> tuple[str, str]:
+    """The branch that a name means, behind symbolic refs, and its tip; raises NoSuchRef."""
+    ref = f"refs/heads/{name}"
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise NoSuchRef(name)
+    if not app.repository.has_ref_files:
+        raise RepositoryUnsupported("its refs are not in files, so it cannot be told where a branch is checked out")
+    real = _real_ref(app, ref)
+    tip = app.repository.read_ref(real)
+    if tip is None or not real.startswith("refs/heads/"):
+        raise NoSuchRef(name)
+    return real.removeprefix("refs/heads/"), tip
+
+
+def _real_ref(app: App, ref: str) -> str:
+    """The ref at the end of a chain of symbolic ones; `ref` itself when it is none."""
+    for _ in range(_MOST_LINKS):
+        further = worktrees.read_symbolic(app.location.common_dir / ref)
+        if further is None:
+            return ref
+        ref = further
+    return ref
+
+
 def find_checkout(app: App, target: str) -> Checkout | None:
-    """Where a target is checked out, `None` when nowhere; raises TargetInProgress."""
+    """Where a target is checked out, `None` when nowhere.
+
+    Raises TargetInProgress, and RepositoryUnsupported where the checkout cannot be kept in
+    step: it is gone, is not the only one, or cannot be told.
+    """
     ref = f"refs/heads/{target}"
+    found: list[Checkout] = []
     for held, worktree, git_dir in app.checkouts():
-        if held != ref:
+        if held != ref and _real_ref(app, held) != ref:
             continue
         if worktree == app.location.common_dir:
             raise RepositoryUnsupported(
                 f"{target} is checked out in a main worktree that cannot be told from here",
                 hint="merge from that worktree",
             )
+        if not worktree.is_dir():
+            raise RepositoryUnsupported(
+                f"{target} is checked out in {worktree}, which is gone", hint="git worktree prune, or bring it back"
+            )
         what = worktrees.in_progress(git_dir)
         if what is not None:
             raise TargetInProgress(target, worktree, what)
-        return Checkout(worktree=worktree, git_dir=git_dir)
-    return None
+        found.append(Checkout(worktree=worktree, git_dir=git_dir))
+    if len(found) > 1:
+        raise RepositoryUnsupported(
+            f"{target} is checked out both in {found[0].worktree} and in {found[1].worktree}",
+            hint="switch one of them to another branch",
+        )
+    return found[0] if found else None
 
 
 def land(app: App, target: str, old: str, new: str, checkout: Checkout | None, lock: HeldLock) -> bool:
@@ -76,7 +120,7 @@ def land(app: App, target: str, old: str, new: str, checkout: Checkout | None, l
             check=False,
         )
         if done.status != 0 and app.repository.read_ref(f"refs/heads/{target}") == old:
-            raise failure(["update-ref"], done)
+            raise _failed(["update-ref"], done)
         return done.status == 0
     return _fast_forward(app, target, old, new, checkout, lock)
 
@@ -84,34 +128,64 @@ def land(app: App, target: str, old: str, new: str, checkout: Checkout | None, l
 def _fast_forward(app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock) -> bool:
     deadline = time.monotonic() + _INDEX_WAIT_S
     while True:
-        done = app.repository.git(
-            "merge",
-            "--ff-only",
-            "--no-autostash",
-            "--no-overwrite-ignore",
-            "--no-stat",
-            "--quiet",
-            new,
-            cwd=checkout.worktree,
-            keep_open=[lock.descriptor],
-            environment={"GIT_OPTIONAL_LOCKS": "1", "GIT_REFLOG_ACTION": "khlone merge"},
-            configuration=("core.filesRefLockTimeout=5000", "submodule.recurse=false"),
-            check=False,
-        )
+        done = _merge_ff_only(app, target, new, checkout, lock)
         if done.status == 0:
             return app.repository.read_ref(f"refs/heads/{target}") == new
         text = done.error_text
         if "index.lock" in text and "File exists" in text:
             if time.monotonic() > deadline:
-                raise Locked(f"the index of {checkout.worktree}", "another git command (index.lock)", _INDEX_WAIT_S)
+                raise Locked(_index_of(checkout), "another git command (index.lock)", _INDEX_WAIT_S)
             time.sleep(0.05)
             continue
         if app.repository.read_ref(f"refs/heads/{target}") != old:
             return False
-        if "would be overwritten" in text or "overwritten by merge" in text or "not uptodate" in text:
+        if any(words in text for words in _WOULD_LOSE):
             named = [line.strip() for line in text.splitlines() if line.startswith("\t")]
             raise TargetDirty(target, checkout.worktree, named or ["its files"])
-        raise failure(["merge", "--ff-only"], done)
+        raise _failed(["merge", "--ff-only"], done)
+
+
+def _merge_ff_only(app: App, target: str, new: str, checkout: Checkout, lock: HeldLock) -> Completed:
+    # What `branch.<name>.mergeOptions` holds (--squash, -s ours) comes before our options and
+    # would make another thing of it. By number, since a branch's name may hold a `=`.
+    own = {
+        "GIT_OPTIONAL_LOCKS": "1",
+        "GIT_REFLOG_ACTION": "khlone merge",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"branch.{target}.mergeOptions",
+        "GIT_CONFIG_VALUE_0": "",
+    }
+    return app.repository.git(
+        "merge",
+        "--ff-only",
+        "--no-autostash",
+        "--no-overwrite-ignore",
+        "--no-stat",
+        "--quiet",
+        new,
+        cwd=checkout.worktree,
+        keep_open=[lock.descriptor],
+        environment=own,
+        configuration=("core.filesRefLockTimeout=5000", "submodule.recurse=false"),
+        check=False,
+    )
+
+
+def _failed(arguments: list[str], done: Completed) -> KhloneError:
+    """The error for a landing that git could not do: Locked when a ref's lock was in the way."""
+    found = _LOCK_IN_THE_WAY.search(done.error_text)
+    if found is not None:
+        return Locked(found[1], "another git command, or one that was killed", _INDEX_WAIT_S)
+    return failure(arguments, done)
+
+
+def is_before_any_change(error: BaseException, checkout: Checkout) -> bool:
+    """Whether a landing in a checkout was refused before git had changed anything there."""
+    return isinstance(error, TargetDirty) or (isinstance(error, Locked) and error.facts["what"] == _index_of(checkout))
+
+
+def _index_of(checkout: Checkout) -> str:
+    return f"the index of {checkout.worktree}"
 
 
 # -- before: nothing local may overlap -------------------------------------------------------
@@ -175,9 +249,18 @@ def _is_in_the_way(checkout: Checkout, path: str, paths: list[PathChange]) -> bo
             return False
         if "/".join(parts[:count]) in leaving:
             return False
-        if count == len(parts):
-            return not stat.S_ISDIR(found.st_mode)
         if not stat.S_ISDIR(found.st_mode):
+            return True
+    return _holds_more(place, path, leaving)
+
+
+def _holds_more(folder: Path, path: str, leaving: set[str]) -> bool:
+    """Whether a folder has a file that is not among those that leave."""
+    for parent, folders, names in os.walk(folder):
+        below = os.path.relpath(parent, folder)
+        start = path if below == "." else f"{path}/{below}"
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        if any(f"{start}/{name}" not in leaving for name in (*names, *links)):
             return True
     return False
 
@@ -204,7 +287,7 @@ def restore_half_applied(
         operation_id,
     )
     if files.exists(checkout.git_dir / "index.lock"):
-        raise Locked(f"the index of {checkout.worktree}", "another git command (index.lock)", _INDEX_WAIT_S)
+        raise Locked(_index_of(checkout), "another git command (index.lock)", _INDEX_WAIT_S)
     paths = path_changes(app, old, new)
     strange = [change.path for change in paths if not _is_explained(app, checkout, change)]
     strange += _strange_in_index(app, checkout, paths)

@@ -7,9 +7,9 @@ computed, and the clone's own branch and worktree never change.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from khlone import faults, files, worktrees
@@ -21,7 +21,6 @@ from khlone.errors import (
     KhloneError,
     NoSuchRef,
     NoTarget,
-    NothingToMerge,
     TargetMismatch,
     TargetMoved,
     UsageError,
@@ -43,6 +42,7 @@ from khlone.model import (
 from khlone.operations import candidates, changes, journal, landing, recovery, remove, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
+from khlone.values import dataclass
 
 MERGEABLE = (CloneState.READY, CloneState.MERGED)
 #: Each lost race means that somebody else landed, so this many at once still all land.
@@ -72,39 +72,53 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     if request.strategy is Strategy.REBASE:
         raise UsageError("--rebase is not available yet", hint="use --squash, --ff-only or a merge commit")
     clones = [app.require_clone(name) for name in dict.fromkeys(request.names)]
-    target = _common_target(clones, request.into)
-    old = app.repository.read_ref(f"refs/heads/{target}")
-    if old is None:
-        raise NoSuchRef(target)
+    target, old = landing.require_branch(app, _common_target(clones, request.into))
     app.prepare_state()
     if not request.dry_run:
         recovery.recover(app)
-    landed: list[Landed] = []
+    landed: list[_Landing] = []
     held: list[Held] = []
-    gates: list[bool] = []
     for clone in clones:
         try:
             with files.explained(app.location.common_dir):
-                done, gated = _merge_one(app, clone, target, request)
+                if request.dry_run:
+                    tip = landed[-1].candidate.oid if landed else None
+                    landed.append(_try_one(app, clone, target, tip, request))
+                else:
+                    landed.append(_merge_one(app, clone, target, request))
         except KhloneError as error:
             held.append(_as_held(clone, error))
-            continue
-        landed.append(done)
-        gates.append(gated)
-    new = app.repository.read_ref(f"refs/heads/{target}") or old
-    result = MergeResult(target=target, old=old, new=new, gated=bool(gates) and all(gates), landed=landed, held=held)
-    if not request.dry_run:
-        _after(app, clones, result, request)
+    result = MergeResult(
+        target=target,
+        old=old,
+        new=app.repository.read_ref(f"refs/heads/{target}") or old,
+        gated=bool(landed) and all(one.gated for one in landed),
+        landed=[one.told() for one in landed],
+        held=held,
+    )
+    if landed and not request.dry_run:
+        _after(app, landed, result, request)
     return result
 
 
-def _after(app: App, clones: Sequence[CloneRecord], result: MergeResult, request: MergeRequest) -> None:
-    done = {one.name for one in result.landed}
-    for clone in clones:
-        if clone.name in done:
-            app.tell_problems(app.plugins.post_merge(journal.as_clone(clone), result))
-    if request.remove and done:
-        removal = remove.remove(app, [clone.name for clone in clones if clone.name in done])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Landing:
+    """One clone that has landed, or would."""
+
+    clone: CloneRecord
+    candidate: Candidate
+    gated: bool
+
+    def told(self) -> Landed:
+        return Landed(name=self.clone.name, strategy=self.candidate.strategy, oid=self.candidate.oid)
+
+
+def _after(app: App, landed: Sequence[_Landing], result: MergeResult, request: MergeRequest) -> None:
+    for one in landed:
+        merged = dataclasses.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
+        app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
+    if request.remove:
+        removal = remove.remove(app, [one.clone.name for one in landed])
         for kept in removal.kept:
             app.told(f"warning: {kept.name} has landed but was not removed: {kept.message}")
 
@@ -136,27 +150,48 @@ def _as_held(clone: CloneRecord, error: KhloneError) -> Held:
 # -- one clone -------------------------------------------------------------------------------
 
 
-def _merge_one(app: App, clone: CloneRecord, target: str, request: MergeRequest) -> tuple[Landed, bool]:
+def _merge_one(app: App, clone: CloneRecord, target: str, request: MergeRequest) -> _Landing:
     with journal.held(app, clone.id, clone.name) as lock:
-        current = app.registry.clone_by_id(clone.id)
-        if current is None or current.state not in MERGEABLE:
-            raise CloneNotReady(clone.name, current.state if current else "gone", current.reason if current else None)
-        source = _source(app, current, request)
-        old = app.repository.read_ref(f"refs/heads/{target}")
-        if old is None:
-            raise NoSuchRef(target)
-        plan = MergePlan(target=target, strategy=request.strategy, source=source, old=old)
-        if app.plugins.has("khlone_pre_merge"):
-            app.plugins.pre_merge(journal.as_clone(current, head=source), plan)
-            source = _source(app, current, request)
-        if request.dry_run:
-            candidate = candidates.build(app, current, target, source, request.strategy)
-            return Landed(name=clone.name, strategy=request.strategy, oid=candidate.oid), False
+        current, source = _prepare(app, clone, target, None, request)
         return _land_one(app, current, target, source, request, lock)
 
 
+def _try_one(app: App, clone: CloneRecord, target: str, tip: str | None, request: MergeRequest) -> _Landing:
+    """What would land, on `tip` where others would have landed before; nothing is changed."""
+    with journal.held(app, clone.id, clone.name):
+        current, source = _prepare(app, clone, target, tip, request)
+        old = tip or _tip(app, target)
+        candidate = candidates.build(app, current, target, old, source, request.strategy)
+        checkout = landing.find_checkout(app, target)
+        if checkout is not None:
+            landing.require_clean(app, target, checkout, landing.path_changes(app, old, candidate.oid))
+        return _Landing(clone=current, candidate=candidate, gated=False)
+
+
+def _prepare(
+    app: App, clone: CloneRecord, target: str, tip: str | None, request: MergeRequest
+) -> tuple[CloneRecord, str]:
+    """The clone as it is now and the tip to merge, which no plugin vetoed."""
+    current = app.registry.clone_by_id(clone.id)
+    if current is None or current.state not in MERGEABLE:
+        raise CloneNotReady(clone.name, current.state if current else "gone", current.reason if current else None)
+    source = _source(app, current, request)
+    if app.plugins.has("khlone_pre_merge"):
+        plan = MergePlan(target=target, strategy=request.strategy, source=source, old=tip or _tip(app, target))
+        app.plugins.pre_merge(journal.as_clone(current, head=source), plan)
+        source = _source(app, current, request)
+    return current, source
+
+
+def _tip(app: App, target: str) -> str:
+    found = app.repository.read_ref(f"refs/heads/{target}")
+    if found is None:
+        raise NoSuchRef(target)
+    return found
+
+
 def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
-    """The tip to merge; raises CloneDirty for uncommitted work and NothingToMerge for a tip that landed."""
+    """The tip to merge; raises CloneDirty for work that no commit holds."""
     source = app.repository.read_ref(clone.ref)
     if source is None:
         raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
@@ -167,20 +202,18 @@ def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
         what = worktrees.in_progress(undo.admin_path(app, clone))
         if what is not None:
             raise CloneDirty(clone.name, [f"a {what} that is under way"])
-    if clone.state is CloneState.MERGED and clone.merged_head == source and request.into in (None, clone.target):
-        raise NothingToMerge(clone.name, request.into or clone.target or "its target")
     return source
 
 
 def _land_one(
     app: App, clone: CloneRecord, target: str, source: str, request: MergeRequest, lock: HeldLock
-) -> tuple[Landed, bool]:
+) -> _Landing:
     attempt = Attempt(app=app, clone=clone, lock=lock, operation_id=journal.new_operation_id())
     started = time.monotonic()
     tries = 0
     while tries < MOST_TRIES and time.monotonic() - started < MOST_TIME_S:
         tries += 1
-        candidate = candidates.build(app, clone, target, source, request.strategy)
+        candidate = candidates.build(app, clone, target, _tip(app, target), source, request.strategy)
         faults.point("merge.computed")
         try:
             gated = _pass_gates(attempt, candidate, request)
@@ -191,12 +224,12 @@ def _land_one(
             raise
         if done:
             faults.point("merge.finished")
-            return Landed(name=clone.name, strategy=request.strategy, oid=candidate.oid), gated
+            return _Landing(clone=clone, candidate=candidate, gated=gated)
         attempt.give_up()
     raise TargetMoved(target, tries)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True)
 class Attempt:
     """One try to land one clone: its journal entry is open from the gate, or the publishing, on."""
 
@@ -300,7 +333,7 @@ def _publish(attempt: Attempt, candidate: Candidate) -> bool:
         try:
             done = landing.land(app, candidate.target, candidate.old, candidate.oid, checkout, attempt.lock)
         except BaseException as error:
-            attempt.stuck = not isinstance(error, Exception) or not _put_back(attempt, candidate, checkout)
+            attempt.stuck = not isinstance(error, Exception) or not _put_back(attempt, candidate, checkout, error)
             raise
         if not done:
             return False
@@ -311,19 +344,20 @@ def _publish(attempt: Attempt, candidate: Candidate) -> bool:
     return True
 
 
-def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout | None) -> bool:
-    """After a landing that raised: undo what a killed git left half applied; False leaves it to recovery."""
+def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout | None, error: BaseException) -> bool:
+    """After a landing that raised: undo what a failed git left half applied; False leaves it to recovery."""
     app = attempt.app
     if app.repository.read_ref(f"refs/heads/{candidate.target}") != candidate.old:
         return False
-    if checkout is None or not _is_half_applied(app, checkout, candidate):
+    if checkout is None or landing.is_before_any_change(error, checkout):
         return True
     try:
-        landing.restore_half_applied(
-            app, candidate.target, candidate.old, candidate.oid, checkout, attempt.operation_id, attempt.lock
-        )
-    except KhloneError as error:
-        app.told(f"warning: {landing.explain(error)}; `git khlone doctor --fix` goes on")
+        if _is_half_applied(app, checkout, candidate):
+            landing.restore_half_applied(
+                app, candidate.target, candidate.old, candidate.oid, checkout, attempt.operation_id, attempt.lock
+            )
+    except KhloneError as problem:
+        app.told(f"warning: {landing.explain(problem)}; `git khlone doctor --fix` goes on")
         return False
     return True
 

@@ -9,7 +9,6 @@ are dead. Recovery may itself be killed: the next one starts over.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from khlone.app import App
 from khlone.errors import KhloneError
@@ -17,6 +16,7 @@ from khlone.locks import HeldLock
 from khlone.model import CloneState, OperationKind, Outcome
 from khlone.operations import journal
 from khlone.registry import Operation
+from khlone.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

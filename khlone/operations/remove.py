@@ -7,6 +7,8 @@ by rename, ignored files included. From the journal entry on it only rolls forwa
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -37,10 +39,11 @@ from khlone.model import (
     RemoveResult,
     utc_now,
 )
-from khlone.operations import changes, integration, journal, recovery, snapshot, undo
+from khlone.operations import changes, integration, journal, names, recovery, snapshot, undo
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
 
+_SHOWN_MOST = 5
 REMOVABLE = (CloneState.READY, CloneState.MERGED, CloneState.BROKEN, CloneState.FAILED)
 
 
@@ -74,13 +77,15 @@ def _remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> 
             state = current.state if current else "gone"
             raise CloneNotReady(clone.name, state, current.reason if current else None)
         clone = current
-        _require_idle(app, clone, force=force and not dry_run)
+        _require_idle(app, clone, force=force, dry_run=dry_run)
         now = plan_remove(app, clone, force=force)
+        if now.changes.ignored:
+            app.told(f"the ignored files of {clone.name} stay with it in the trash: {_listed(now.changes.ignored)}")
         if dry_run:
             return Removed(name=clone.name, trash=now.trash, branch_deleted=now.delete_branch)
         if app.plugins.has("khlone_pre_cleanup"):
             app.plugins.pre_cleanup(journal.as_clone(clone, head=now.head), now)
-            _require_idle(app, clone, force=force)
+            _require_idle(app, clone, force=force, dry_run=False)
             now = plan_remove(app, clone, force=force, trash=now.trash)
         written: dict[str, object] = {
             "operation": now.trash,
@@ -93,10 +98,14 @@ def _remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> 
         with app.registry.transaction() as change:
             change.move_clone(clone, CloneState.REMOVING)
             change.begin_operation(journal.operation(OperationKind.REMOVE, clone, written))
-        with files.explained(clone.path):
-            faults.point("remove.reserved")
-            messages = _advance(app, written, lock)
-    for message in messages:
+        try:
+            with files.explained(clone.path):
+                faults.point("remove.reserved")
+                messages = _advance(app, written, lock)
+        except (KhloneError, OSError):
+            _take_back(app, clone, now.trash, lock)
+            raise
+    for message in (*messages, *_kept_notes(app, clone, now)):
         app.told(message)
     app.tell_problems(app.plugins.post_cleanup(journal.as_clone(clone, head=now.head)))
     faults.point("remove.finished")
@@ -111,39 +120,46 @@ def _is_gone(app: App, clone: CloneRecord, plan: RemovePlan) -> bool:
 
 
 def plan_remove(app: App, clone: CloneRecord, *, force: bool, trash: str | None = None) -> RemovePlan:
-    """What removing the clone would do; raises HasChanges or NotIntegrated without `force`."""
+    """What removing the clone would do; raises HasChanges, NotIntegrated or CloneNotReady without `force`."""
     tip = app.repository.read_ref(clone.ref)
-    found = Changes()
-    detached = None
-    admin = undo.admin_path(app, clone)
-    if worktrees.is_linked(clone.path, admin):
-        try:
-            status = changes.read_status(app, clone.path, ignored=True)
-        except GitFailed:
-            if not force:
-                raise
-        else:
-            found = status.changes
-            if status.branch is None and status.head not in (tip, clone.base):
-                detached = status.head
-    elif files.exists(clone.path) and not force:
-        raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
+    status = _look(app, clone, force=force)
     stashes = changes.stashes_of(app, clone)
-    if not force and (found.uncommitted or stashes):
-        raise HasChanges(clone.name, found.uncommitted, len(stashes))
-    integrated = tip is None or tip == clone.base or integration.prove(app, clone, tip) is not None
+    if not force and (status.changes.uncommitted or stashes):
+        raise HasChanges(clone.name, status.changes.uncommitted, len(stashes))
+    integrated = _is_integrated(app, clone, tip)
     if not force:
-        if not integrated and clone.branch_owned:
+        if not integrated:
             raise NotIntegrated(clone.name, clone.target, _ahead(app, clone, cast("str", tip)))
-        if detached is not None and integration.prove(app, clone, detached) is None:
-            raise NotIntegrated(clone.name, clone.target, None)
+        if status.head != tip and not _is_integrated(app, clone, status.head):
+            raise NotIntegrated(clone.name, clone.target, _ahead(app, clone, cast("str", status.head)))
     return RemovePlan(
         trash=trash or journal.new_operation_id(),
-        head=tip or detached or clone.base,
-        changes=found,
+        head=tip or status.head or clone.base,
+        changes=status.changes,
         delete_branch=clone.branch_owned and integrated and tip is not None,
         force=force,
     )
+
+
+def _look(app: App, clone: CloneRecord, *, force: bool) -> changes.Status:
+    """HEAD and changes of a worktree, as far as they can be told; what cannot be judged needs `force`."""
+    admin = undo.admin_path(app, clone)
+    unknown = changes.Status(head=None, branch=None, changes=Changes())
+    why = f"{clone.path} is not its worktree any more"
+    if not files.exists(clone.path):
+        return changes.read_index(app, admin) if files.exists(admin) else unknown
+    if worktrees.is_linked(clone.path, admin):
+        try:
+            return changes.read_status(app, clone.path, ignored=True)
+        except GitFailed:
+            why = f"git cannot read {clone.path}"
+    if not force:
+        raise CloneNotReady(clone.name, "broken", why)
+    return unknown
+
+
+def _is_integrated(app: App, clone: CloneRecord, oid: str | None) -> bool:
+    return oid is None or oid == clone.base or integration.prove(app, clone, oid) is not None
 
 
 def _ahead(app: App, clone: CloneRecord, tip: str) -> int | None:
@@ -152,19 +168,39 @@ def _ahead(app: App, clone: CloneRecord, tip: str) -> int | None:
     return int(done.text) if done.status == 0 else None
 
 
-def _require_idle(app: App, clone: CloneRecord, *, force: bool) -> None:
+def _require_idle(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> None:
     found = sessions.processes_inside(clone.path)
+    elsewhere = []
     for session in app.registry.live_sessions(clone.id):
-        if sessions.may_live(session.owner):
+        if session.owner.host != os.uname().nodename:
+            elsewhere.append(f"pid {session.owner.pid} on {session.owner.host}")
+        elif sessions.may_live(session.owner):
             found += sessions.session_processes(session.owner, known={process.pid for process in found})
-    if not found:
-        return
     if force:
+        for far in elsewhere:
+            app.told(f"warning: {far} may still work in {clone.name}; it cannot be ended from here")
         for process in found:
-            app.told(f"ending {process} in {clone.name}")
-        found = sessions.end_processes(found)
-    if found:
-        raise SessionLive(clone.name, [str(process) for process in found])
+            app.told(f"{'would end' if dry_run else 'ending'} {process} in {clone.name}")
+        found, elsewhere = [] if dry_run else sessions.end_processes(found), []
+    if found or elsewhere:
+        raise SessionLive(clone.name, [*(str(process) for process in found), *elsewhere])
+
+
+def _kept_notes(app: App, clone: CloneRecord, plan: RemovePlan) -> list[str]:
+    """Which branch stays, and why, for people."""
+    branch = names.shown(clone.branch)
+    if app.repository.read_ref(clone.ref) is None:
+        return []
+    if not clone.branch_owned:
+        return [f"branch {branch} stays: khlone did not make it"]
+    where = names.shown(clone.target) if clone.target else "any other branch"
+    why = "it moved or is checked out elsewhere" if plan.delete_branch else f"it has commits that are not in {where}"
+    return [f"branch {branch} is kept: {why}"]
+
+
+def _listed(found: Sequence[str]) -> str:
+    shown = ", ".join(names.shown(name) for name in found[:_SHOWN_MOST])
+    return shown if len(found) <= _SHOWN_MOST else f"{shown} and {len(found) - _SHOWN_MOST} more"
 
 
 # -- executing -----------------------------------------------------------------------------
@@ -226,6 +262,26 @@ def _advance(app: App, plan: object, lock: HeldLock) -> list[str]:
     return messages
 
 
+def _take_back(app: App, clone: CloneRecord, trash_id: str, lock: HeldLock) -> None:
+    """Put a removal that failed before anything was moved back to where it began; else leave it to recovery."""
+    folder = trash_folder(app, clone.id, trash_id)
+    aside = _aside(clone, trash_id)
+    if any(files.exists(place) for place in (folder / "worktree", folder / "admin", aside)):
+        return
+    with contextlib.suppress(KhloneError, OSError):
+        ref = f"refs/khlone/trash/{clone.id}/{trash_id}"
+        found = app.repository.read_ref(ref)
+        if found is not None:
+            gone = RefUpdate(ref=ref, new=null_oid(found), old=found)
+            app.repository.update_refs([gone], reason="khlone: remove failed", keep_open=[lock.descriptor])
+        lock.verify()
+        with app.registry.transaction() as change:
+            change.move_clone(dataclasses.replace(clone, state=CloneState.REMOVING), clone.state, reason=clone.reason)
+            change.end_operation(trash_id, Outcome.ROLLED_BACK, "it failed before anything was moved")
+        files.remove_tree(folder)
+        os.rmdir(folder.parent)
+
+
 def trash_meta(record: TrashRecord) -> dict[str, object]:
     """What lies beside a trashed worktree, so that a lost registry can be rebuilt."""
     return {
@@ -241,13 +297,18 @@ def trash_meta(record: TrashRecord) -> dict[str, object]:
 
 
 def _move_worktree(app: App, clone: CloneRecord, folder: Path, trash_id: str, messages: list[str]) -> None:
-    aside = clone.path.with_name(f".{clone.path.name}.khlone-{trash_id}")
+    aside = _aside(clone, trash_id)
     target = folder / "worktree"
     if files.exists(aside) or worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
         files.move_tree(clone.path, target, aside=aside)
         undo.drop_empty_parent(clone)
     elif files.exists(clone.path) and not files.exists(target):
         messages.append(f"{clone.path} was left alone: it is not the worktree of {clone.name} any more")
+
+
+def _aside(clone: CloneRecord, trash_id: str) -> Path:
+    """Where a worktree waits while it is copied to a trash on another file system."""
+    return clone.path.with_name(f".{clone.path.name}.khlone-{trash_id}")
 
 
 def _delete_refs(

@@ -22,9 +22,10 @@ from khlone.operations import journal, names, recovery, undo
 from khlone.operations.remove import trash_folder
 from khlone.registry import Operation, TrashRecord, folded
 from khlone.repository import RefUpdate, null_oid
+from khlone.values import dataclass
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
     """The clone that came back, and what had to be different from before."""
 

@@ -13,19 +13,21 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from khlone import files, worktrees
 from khlone.app import App
 from khlone.errors import GitFailed, StateUnsafe
 from khlone.locks import HeldLock
-from khlone.model import CloneRecord
+from khlone.model import Changes, CloneRecord
 from khlone.operations import changes, undo
 from khlone.operations.integration import KHLONE_IDENTITY
+from khlone.process import Completed
 from khlone.repository import RefUpdate, null_oid
+from khlone.values import dataclass
 
-_TRIES = 3
+_TRIES = 5
 _OIDS = re.compile(rb"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 _MOST_PARENTS = 200
 
@@ -33,60 +35,145 @@ _MOST_PARENTS = 200
 def take(app: App, clone: CloneRecord, head: str, ref: str, folder: Path, lock: HeldLock) -> str:
     """Create `ref` at a commit that holds what the worktree holds; returns its oid.
 
-    Tried again when a collection runs between making the commit and making the ref.
+    Tried again when a collection took objects of it before the ref was there to keep
+    them. What git cannot read at all leaves the ref at `head`, and says so: the folder
+    that is moved has everything.
     """
-    for attempt in range(_TRIES):
-        oid = _build(app, clone, head, folder)
-        done = app.repository.update_refs(
-            [RefUpdate(ref=ref, new=oid, old=null_oid(oid))],
-            reason=f"khlone: trash {clone.name}",
-            keep_open=[lock.descriptor],
-            check=attempt == _TRIES - 1,
-        )
-        if done.status == 0:
+    why = ""
+    for _ in range(_TRIES):
+        try:
+            oid = _build(app, clone, head, folder)
+        except GitFailed as error:
+            why = error.message
+            continue
+        done = _create(app, clone, ref, oid, lock, check=False)
+        if done.status == 0 and (oid == head or _is_whole(app, oid, head)):
             return oid
-    raise AssertionError("the last try raises")
+        why = done.error_text.strip() or "a collection took parts of it"
+        if done.status == 0:
+            gone = RefUpdate(ref=ref, new=null_oid(oid), old=oid)
+            app.repository.update_refs([gone], reason="khlone: not whole", keep_open=[lock.descriptor])
+    app.told(f"warning: git could not keep a second copy of {clone.name}'s changes: {why}")
+    _create(app, clone, ref, head, lock, check=True)
+    return head
+
+
+def _create(app: App, clone: CloneRecord, ref: str, oid: str, lock: HeldLock, *, check: bool) -> Completed:
+    return app.repository.update_refs(
+        [RefUpdate(ref=ref, new=oid, old=null_oid(oid))],
+        reason=f"khlone: trash {clone.name}",
+        keep_open=[lock.descriptor],
+        check=check,
+    )
+
+
+def _is_whole(app: App, oid: str, head: str) -> bool:
+    """Whether every object of the snapshot is there: a ref can be made at a commit without its files."""
+    return app.repository.git("rev-list", "--objects", "--quiet", oid, f"^{head}", check=False).status == 0
 
 
 def _build(app: App, clone: CloneRecord, head: str, folder: Path) -> str:
     admin = undo.admin_path(app, clone)
-    if not worktrees.is_linked(clone.path, admin):
-        return head
-    status = changes.read_status(app, clone.path)
-    at = status.head or head
-    only_here = _only_here(app, admin, [head, at])
+    linked = worktrees.is_linked(clone.path, admin)
+    status = _status(app, clone, admin) if linked else changes.read_index(app, admin)
+    at = status.head if status is not None and status.head else head
+    only_here = _only_here(app, clone, admin, [head, at])
     parents = [at] if at == head else [at, head]
-    if not status.changes.uncommitted:
+    if status is not None and not status.changes.uncommitted:
         if not only_here and at == head:
             return head
-        tree = app.repository.git("rev-parse", f"{at}^{{tree}}").text.strip()
-        return _commit(app, tree, [*parents, *only_here], clone)
+        return _commit(app, _tree_of(app, at), [*parents, *only_here], clone)
     index = folder / f"index-{secrets.token_hex(4)}"
     try:
+        source = _Source(
+            app=app,
+            cwd=clone.path if linked else app.location.common_dir,
+            environment={"GIT_INDEX_FILE": os.fspath(index), **_git_dir(app, clone, linked=linked and status is None)},
+        )
         if files.exists(admin / "index"):
             shutil.copyfile(admin / "index", index)
-        environment = {"GIT_INDEX_FILE": os.fspath(index)}
-        staged = app.repository.git("write-tree", cwd=clone.path, environment=environment, check=False)
-        if staged.status == 0:
-            parents.append(_commit(app, staged.text.strip(), [at], clone))
-        nested = [f":(exclude,literal,top){name}" for name in status.changes.untracked if name.endswith("/")]
-        app.repository.git(
-            "add", "-A", "--ignore-errors", "--", ":/", *nested, cwd=clone.path, environment=environment, check=False
-        )
-        written = app.repository.git("write-tree", cwd=clone.path, environment=environment, check=False)
-        tree = written.text.strip() if written.status == 0 else staged.text.strip()
-        if not tree:
-            raise GitFailed(["write-tree"], written.status, written.error_text)
+        staged = source.tree()
+        if staged is None and status is None:
+            index.unlink(missing_ok=True)
+            source.git("read-tree", at)
+        elif staged is not None and staged != _tree_of(app, at):
+            parents.append(_commit(app, staged, [at], clone))
+        if linked:
+            source.add(status.changes if status is not None else None)
+        tree = source.tree()
+        if tree is None:
+            raise GitFailed(["write-tree"], 128, "its files cannot be written as a tree")
         return _commit(app, tree, [*parents, *only_here], clone)
     finally:
-        if files.exists(index):
-            os.unlink(index)
+        index.unlink(missing_ok=True)
 
 
-def _only_here(app: App, admin: Path, known: Sequence[str]) -> list[str]:
-    """Commits that the admin folder mentions and that `known` does not contain."""
+def _status(app: App, clone: CloneRecord, admin: Path) -> changes.Status | None:
+    try:
+        return changes.read_status(app, clone.path) if files.exists(admin) else None
+    except GitFailed:
+        return None
+
+
+def _git_dir(app: App, clone: CloneRecord, *, linked: bool) -> dict[str, str]:
+    """The variables that let git read a worktree whose own admin folder it cannot use."""
+    if not linked:
+        return {}
+    return {"GIT_DIR": os.fspath(app.location.common_dir), "GIT_WORK_TREE": os.fspath(clone.path)}
+
+
+def _tree_of(app: App, oid: str) -> str:
+    return app.repository.git("rev-parse", f"{oid}^{{tree}}").text.strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """The files of a worktree, and an index of our own to gather them in."""
+
+    app: App
+    cwd: Path
+    environment: Mapping[str, str]
+
+    def git(self, *arguments: str, stdin: bytes | None = None) -> Completed:
+        return self.app.repository.git(
+            *arguments,
+            cwd=self.cwd,
+            environment=self.environment,
+            stdin=stdin,
+            writes=True,
+            check=False,
+            configuration=["core.safecrlf=false"],
+        )
+
+    def tree(self) -> str | None:
+        """The index as a tree, `None` where it has conflicts or cannot be read."""
+        done = self.git("write-tree")
+        return done.text.strip() if done.status == 0 else None
+
+    def add(self, found: Changes | None) -> None:
+        """Take in every change; what a filter of the repository cannot take is taken in as it is."""
+        untracked = found.untracked if found is not None else ()
+        nested = [f":(exclude,literal,top){name}" for name in untracked if name.endswith("/")]
+        if self.git("add", "-A", "--ignore-errors", "--", ":/", *nested).status != 0 and found is not None:
+            for name in found.uncommitted:
+                self._add_raw(name)
+
+    def _add_raw(self, name: str) -> None:
+        path = self.cwd / name
+        if not path.is_file() or path.is_symlink():
+            return
+        hashed = self.git("hash-object", "-w", "--no-filters", "--", name)
+        if hashed.status == 0:
+            mode = "100755" if os.access(path, os.X_OK) else "100644"
+            line = f"{mode} {hashed.text.strip()}\t{name}\0"
+            self.git("update-index", "-z", "--index-info", stdin=os.fsencode(line))
+
+
+def _only_here(app: App, clone: CloneRecord, admin: Path, known: Sequence[str]) -> list[str]:
+    """Commits that the admin folder or the branch's reflog mentions and that `known` does not contain."""
     mentioned: list[str] = []
-    places = [admin / "logs" / "HEAD", *(admin / name for name in ("ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD"))]
+    places = [app.location.common_dir / "logs" / clone.ref, admin / "logs" / "HEAD"]
+    places += [*(admin / name for name in ("ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD"))]
     for folder in ("rebase-merge", "rebase-apply"):
         places += [admin / folder / name for name in ("orig-head", "onto", "stopped-sha", "rewritten-list")]
     for place in places:
