@@ -1,0 +1,377 @@
+"""Every document of `--json` keeps its schema in docs/schema, which stands for the contract with scripts.
+
+Each situation drives the real command and says which schemas it answers with; together they are all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+from khlone.cli import VERBS
+from tests.support import KHLONE, ROOT, Khlone, make_commit, run_git, run_khlone, write
+
+FOLDER = ROOT / "docs" / "schema"
+SCHEMAS: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))
+}
+#: Objects whose keys are not khlone's to choose.
+OPEN = {("error", "facts"), ("env", "environment")}
+#: A schema that no document has as a whole: it is part of others.
+PART = "clone"
+
+REGISTRY: Registry[Any] = Registry().with_resources(
+    (f"{name}.json", DRAFT202012.create_resource(schema)) for name, schema in SCHEMAS.items()
+)
+
+
+def complaints(document: object, name: str) -> list[str]:
+    """Where a document departs from a schema; empty when it does not."""
+    validator = Draft202012Validator(SCHEMAS[name], registry=REGISTRY)
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
+
+
+class Ask:
+    """Asks the real command for JSON; every answer must be one document that keeps its schema."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __call__(
+        self, *words: str, cwd: Path, code: int = 0, answer: str = "", env: Mapping[str, str | None] | None = None
+    ) -> dict[str, Any]:
+        """The document, which is of the verb (the first word) unless `answer` names another schema."""
+        done = run_khlone("--json", *words, cwd=cwd, env=env)
+        name = answer or words[0]
+        assert done.code == code, (words, done)
+        document = done.json()
+        assert done.out == json.dumps(document) + "\n", "stdout holds more than the document"
+        assert "Traceback" not in done.err
+        assert document["schema"] == f"khlone.{name}/1", (words, document)
+        assert complaints(document, name) == [], words
+        self.seen.add(name)
+        return document
+
+    def new(self, name: str, *options: str, cwd: Path) -> Path:
+        """A new clone; returns its worktree."""
+        return Path(self("new", name, *options, cwd=cwd)["clones"][0]["path"])
+
+
+def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Entries of a document by their names."""
+    return {entry["name"]: entry for entry in entries}
+
+
+# -- situations ------------------------------------------------------------------------------
+
+
+def making_and_asking(ask: Ask, project: Path) -> None:
+    """Clones are made, one of a row fails, and each verb that only asks is asked."""
+    run_git("branch", "row-2", cwd=project)
+    path = ask.new("one", cwd=project)
+
+    row = ask("new", "row", "-n", "2", "--agent", "generic", cwd=project, code=1)
+    assert [clone["name"] for clone in row["clones"]] == ["row-1"]
+    assert [(one["name"], one["code"]) for one in row["failed"]] == [("row-2", "branch-exists")]
+    assert ask("new", "run", "-x", "sh", "-c", "exit 7", cwd=project, code=7)["failed"] == []
+    assert len(ask("list", cwd=path)["clones"]) == 3
+    assert len(ask("list", "--no-status", cwd=project)["clones"]) == 3
+    assert ask("show", cwd=path)["clone"]["merged"] is None
+    assert ask("path", "one", cwd=project)["path"] == str(path)
+    assert ask("env", "one", cwd=project)["environment"]["KHLONE_NAME"] == "one"
+
+
+def running(ask: Ask, project: Path) -> None:
+    """Commands end with an exit code, by a signal, with much to say."""
+    ask.new("one", cwd=project)
+
+    def run(script: str, code: int) -> dict[str, Any]:
+        found = ask("exec", "one", "--", "sh", "-c", script, cwd=project, code=code)["results"][0]
+        assert isinstance(found, dict)
+        return found
+
+    ended = run("echo out; echo err >&2; exit 3", 3)
+    assert (ended["exit"], ended["signal"], ended["stdout"], ended["stderr"]) == (3, None, "out\n", "err\n")
+    ended = run("kill -9 $$", 137)
+    assert (ended["exit"], ended["signal"]) == (None, 9)
+    assert run("yes | head -c 1100000", 0)["truncated"]
+    assert run(r"printf '\377'", 0)["stdout"] == "\ufffd"
+
+
+def every_state_of_a_clone(ask: Ask, project: Path) -> None:
+    """Clones are dirty, ahead, broken, locked, without a target, with a process in them."""
+    ask.new("used", cwd=project)
+    dirty, ahead, broken, locked = (ask.new(name, cwd=project) for name in ("dirty", "ahead", "broken", "locked"))
+    write(dirty, {"README.md": "edited\n", "new.txt": "new\n"})
+    make_commit(ahead, {"ahead.txt": "ahead\n"}, "ahead")
+    broken.rename(broken.with_name("moved"))
+    run_git("worktree", "unlock", str(locked), cwd=project)
+    run_git("worktree", "lock", "--reason", "mine", str(locked), cwd=project)
+    run_git("checkout", "-q", "--detach", cwd=project)
+    ask.new("free", cwd=project)
+
+    with subprocess.Popen(
+        [KHLONE, "exec", "used", "--", "sh", "-c", "echo started; read _"],
+        cwd=project,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"started\n"
+        clones = by_name(ask("list", cwd=project)["clones"])
+        shown = ask("show", "used", cwd=project)["clone"]
+        child.communicate(b"\n")
+
+    assert child.returncode == 0
+    assert (clones["dirty"]["dirty"], clones["dirty"]["untracked"]) == (True, 1)
+    assert (clones["ahead"]["ahead"], clones["ahead"]["merged"]) == (1, False)
+    assert (clones["broken"]["state"], clones["broken"]["dirty"]) == ("broken", None)
+    assert clones["locked"]["locked"] == "mine"
+    assert (clones["free"]["target"], clones["free"]["ahead"]) == (None, None)
+    assert shown["sessions"][0]["command"][0] == "sh"
+
+
+def merging(ask: Ask, project: Path) -> None:
+    """Clones land in every way there is, and are held for every reason that a user meets."""
+    paths = {name: ask.new(name, cwd=project) for name in ("merge", "squash", "ff", "clash", "dirty", "idle", "local")}
+    make_commit(paths["merge"], {"README.md": "merge\n"}, "merge")
+    make_commit(paths["squash"], {"squash.txt": "squash\n"}, "squash")
+    make_commit(paths["clash"], {"README.md": "clash\n"}, "clash")
+    make_commit(paths["local"], {"src/app.py": "local\n"}, "local")
+    write(paths["dirty"], {"new.txt": "new\n"})
+
+    assert by_name(ask("merge", "merge", "--dry-run", cwd=project)["landed"])["merge"]["strategy"] == "merge"
+    first = ask("merge", "merge", "clash", "dirty", "idle", cwd=project, code=4)
+    assert [one["name"] for one in first["landed"]] == ["merge"]
+    assert {name: one["code"] for name, one in by_name(first["held"]).items()} == {
+        "clash": "conflict",
+        "dirty": "clone-dirty",
+        "idle": "nothing-to-merge",
+    }
+    assert by_name(first["held"])["clash"]["paths"] == ["README.md"]
+    assert ask("merge", "squash", "--squash", cwd=project)["landed"][0]["strategy"] == "squash"
+    run_git("reset", "-q", "--hard", "main", cwd=paths["ff"])
+    make_commit(paths["ff"], {"ff.txt": "ff\n"}, "ff")
+    assert ask("merge", "ff", "--ff-only", "--remove", cwd=project)["landed"][0]["strategy"] == "ff-only"
+    write(project, {"src/app.py": "the user's own\n"})
+    held = ask("merge", "local", cwd=project, code=1)["held"][0]
+    assert (held["code"], held["paths"]) == ("target-dirty", ["src/app.py"])
+
+
+GATE = """
+from khlone import Verdict, hookimpl
+
+@hookimpl
+def khlone_gate(clone, candidate):
+    return Verdict(passed=clone.name == "good", gate="by-name", message="not good")
+"""
+
+
+def merging_through_a_gate(ask: Ask, project: Path) -> None:
+    """A gate passes one clone and holds the other."""
+    site = project.with_name("site")
+    write(
+        site,
+        {
+            "name_gate.py": GATE,
+            "name_gate-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: name-gate\nVersion: 1.0\n",
+            "name_gate-1.0.dist-info/entry_points.txt": "[khlone]\nname-gate = name_gate\n",
+        },
+    )
+    for name in ("good", "bad"):
+        make_commit(ask.new(name, cwd=project), {f"{name}.txt": "text\n"}, name)
+
+    found = ask("merge", "good", "bad", cwd=project, code=5, env={"PYTHONPATH": str(site)})
+
+    assert found["gated"]
+    assert [one["name"] for one in found["landed"]] == ["good"]
+    assert found["held"][0]["code"] == "gate-failed"
+
+
+def removing_and_restoring(ask: Ask, project: Path) -> None:
+    """Clones are kept, removed with all they hold, and come back under a new name where theirs is taken."""
+    clean, full = ask.new("clean", cwd=project), ask.new("full", cwd=project)
+    make_commit(full, {".gitignore": "*.log\n"}, "work")
+    write(full, {"README.md": "edited\n", "new.txt": "new\n", "run.log": "ignored\n"})
+
+    assert [one["name"] for one in ask("remove", "--dry-run", "clean", cwd=project)["removed"]] == ["clean"]
+    first = ask("remove", "clean", "full", cwd=project, code=1)
+    assert [(one["name"], one["code"]) for one in first["kept"]] == [("full", "has-changes")]
+    assert by_name(first["removed"])["clean"]["branch_deleted"]
+    assert not ask("remove", "--force", "full", cwd=project)["removed"][0]["branch_deleted"]
+    entries = ask("trash", cwd=project)["entries"]
+    assert [one["name"] for one in entries] == ["full", "clean"]
+    assert (entries[0]["holds"]["untracked"], entries[0]["holds"]["ignored"]) == (1, 1)
+    ask.new("clean", cwd=project)
+    assert ask("restore", "clean", cwd=project)["clone"]["name"] == "clean-restored"
+    assert ask("restore", entries[0]["trash"], cwd=project)["clone"]["path"] == str(full)
+    assert not clean.with_name("full-restored").exists()
+
+
+def mending(ask: Ask, project: Path) -> None:
+    """The doctor finds nothing, then a clone's fault and a foreign one, and mends them."""
+    assert ask("doctor", cwd=project)["findings"] == []
+    path = ask.new("one", cwd=project)
+    path.rename(path.with_name("moved"))
+    write(project / ".git" / "worktrees" / "foreign", {"commondir": "", "gitdir": f"{project}/x/.git\n", "HEAD": "\n"})
+
+    found = ask("doctor", cwd=project, code=1)["findings"]
+
+    assert {(one["code"], one["clone"]) for one in found} >= {
+        ("worktree-missing", "one"),
+        ("broken-admin-folder", None),
+        ("git-fails", None),
+    }
+    long_ago = 1_000_000_000
+    os.utime(project / ".git" / "worktrees" / "foreign", (long_ago, long_ago))
+    mended = ask("doctor", "--fix", cwd=project)["findings"]
+    assert all(one["fixed"] for one in mended if one["severity"] == "error")
+    assert [one["severity"] for one in ask("doctor", cwd=project)["findings"]] == ["info"]
+
+
+def refusals(ask: Ask, project: Path) -> None:
+    """Each exit code has its error document, on usage errors too."""
+
+    def refused(code: str, exit_code: int, *words: str, cwd: Path = project, env: dict[str, str] | None = None) -> None:
+        found = ask(*words, cwd=cwd, code=exit_code, answer="error", env=env)
+        assert found["code"] == code, found
+
+    empty, outside = project.with_name("empty"), project.with_name("outside")
+    outside.mkdir()
+    run_git("init", "-q", str(empty), cwd=outside)
+    ask.new("one", cwd=project)
+
+    refused("usage", 2, "no-such-verb")
+    refused("usage", 2, "list", "--no-such-option")
+    refused("usage", 2, "new")
+    refused("usage", 2, "new", "x", "-n", "many")
+    refused("usage", 2, "show")
+    refused("usage", 2, "-C", "no-such-folder", "list")
+    refused("usage", 2, "exec", "one")
+    refused("usage", 2, "merge", "one", "--squash", "--ff-only")
+    refused("illegal-name", 2, "new", "a..b")
+    refused("unknown-agent", 2, "new", "x", "--agent", "no-such-agent")
+    refused("not-a-repository", 1, "list", cwd=outside)
+    refused("unborn-head", 1, "new", "x", cwd=empty)
+    refused("no-such-clone", 1, "show", "two")
+    refused("no-such-clone", 1, "merge", "one", "two")
+    refused("clone-exists", 1, "new", "one")
+    refused("no-such-ref", 1, "new", "x", "--from", "no-such-ref")
+    refused("no-such-trash", 1, "restore", "two")
+    refused("command-not-found", 1, "exec", "one", "--", "no-such-program-here")
+    refused("no-space", 1, "new", "x", env={"KHLONE_FAULT": "create.refs:raise:ENOSPC"})
+    refused("bug", 3, "new", "x", env={"KHLONE_FAULT": "create.refs:raise:ECHILD"})
+    refused("not-permitted", 77, "list", env={"GIT_QUARANTINE_PATH": "x"})
+
+
+SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
+    making_and_asking: {"new", "list", "show", "path", "env"},
+    running: {"new", "exec"},
+    every_state_of_a_clone: {"new", "list", "show"},
+    merging: {"new", "merge"},
+    merging_through_a_gate: {"new", "merge"},
+    removing_and_restoring: {"new", "remove", "trash", "restore"},
+    mending: {"new", "doctor"},
+    refusals: {"new", "error"},
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
+def test_every_answer_is_one_document_that_keeps_its_schema(
+    situation: Callable[[Ask, Path], None], repository: Path
+) -> None:
+    ask = Ask()
+
+    situation(ask, repository)
+
+    assert ask.seen == SITUATIONS[situation]
+
+
+def test_an_interrupted_command_answers_with_a_document(repository: Path) -> None:
+    with subprocess.Popen(
+        [KHLONE, "--json", "new", "one"],
+        cwd=repository,
+        env={**os.environ, "KHLONE_FAULT": "create.refs:stop"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        child.send_signal(signal.SIGTERM)
+        child.send_signal(signal.SIGCONT)
+        out, _ = child.communicate(timeout=60)
+
+    assert child.returncode == 128 + signal.SIGTERM
+    document = json.loads(out)
+    assert document["code"] == "interrupted"
+    assert complaints(document, "error") == []
+    assert run_git("branch", "--list", "one", cwd=repository) == ""
+
+
+# -- the schemas themselves --------------------------------------------------------------------
+
+
+def test_every_verb_has_a_schema_and_every_schema_is_exercised() -> None:
+    exercised = set().union(*SITUATIONS.values())
+
+    assert set(SCHEMAS) == {*VERBS, "error", PART}
+    assert exercised == set(SCHEMAS) - {PART}
+
+
+def objects(schema: object, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every subschema of a schema that describes an object, with the names that lead to it."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "object":
+            yield at, schema
+        for key, inner in schema.items():
+            yield from objects(inner, at if key in ("properties", "items", "$defs") else (*at, key))
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_allows_no_field_too_few_and_none_too_many(name: str) -> None:
+    Draft202012Validator.check_schema(SCHEMAS[name])
+    found = dict(objects(SCHEMAS[name], (name,)))
+
+    closed = {at: schema for at, schema in found.items() if at not in OPEN}
+
+    assert (name,) in closed
+    for at, schema in closed.items():
+        assert schema["additionalProperties"] is False, at
+        assert schema["required"] == list(schema["properties"]), at
+    assert SCHEMAS[name]["title"] == ("CLONE" if name == PART else f"khlone.{name}/1")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"clone": {"name": "a"}}, "$.clone"),
+        ({"schema": "khlone.show/2"}, "$.schema"),
+        ({"extra": 1}, "$"),
+        ({"clone": {"target": 1}}, "$.clone.target"),
+        ({"clone": {"oid": "x"}}, "$.clone"),
+    ],
+    ids=["too-few", "another-schema", "too-many", "another-type", "too-many-inside"],
+)
+def test_a_document_that_departs_from_its_schema_is_noticed(
+    khlone: Khlone, repository: Path, change: dict[str, Any], where: str
+) -> None:
+    khlone("new", "a", cwd=repository)
+    document = khlone("show", "a", "--json", cwd=repository).json()
+    assert complaints(document, "show") == []
+
+    if change.get("clone") == {"name": "a"}:
+        document["clone"] = change["clone"]
+    else:
+        document["clone"] |= change.get("clone", {})
+        document |= {key: value for key, value in change.items() if key != "clone"}
+
+    assert any(text.startswith(f"{where}: ") for text in complaints(document, "show"))
