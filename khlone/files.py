@@ -12,10 +12,12 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from khlone.errors import NoSpace, NotPermitted, StateUnsafe
@@ -23,8 +25,13 @@ from khlone.errors import NoSpace, NotPermitted, StateUnsafe
 _CLOEXEC_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NETWORK_TYPES = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "afs", "fuse.sshfs", "fuse.glusterfs"}
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "orangefs", "afs"}
+    | {f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph", "rclone", "s3fs", "juicefs")}
 )
+#: How the kernel writes blanks and backslashes in /proc/self/mountinfo.
+_MOUNT_ESCAPE = re.compile(rb"\\([0-7]{3})")
+#: Folders deeper than this below the one that is deleted are brought up first: each level costs a descriptor.
+_DEEPEST = 100
 
 
 @contextlib.contextmanager
@@ -72,12 +79,19 @@ def sync_file_system(path: Path) -> None:
 
 
 def write_new(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
-    """Create `path` with `content`; FileExistsError when there is anything by that name."""
+    """Create `path` with `content`; FileExistsError when there is anything by that name.
+
+    What fails half way (a full disk) leaves no file.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         _write_all(descriptor, content)
         if durable:
             os.fsync(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
     finally:
         os.close(descriptor)
 
@@ -85,8 +99,8 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Replace or create `path` whole: a reader sees the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    write_new(temporary, content, mode=mode, durable=durable)
     try:
-        write_new(temporary, content, mode=mode, durable=durable)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -105,7 +119,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
 def read_regular(path: Path, *, most: int = 1 << 20) -> bytes | None:
     """The content of a regular file, `None` when it is absent; a link or a larger file is refused.
 
-    Raises StateUnsafe for a symbolic link, a folder, a FIFO or a file above `most` bytes.
+    Raises StateUnsafe for a symbolic link, a folder, a FIFO, a socket or a file above `most` bytes.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -116,6 +130,8 @@ def read_regular(path: Path, *, most: int = 1 << 20) -> bytes | None:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise StateUnsafe(path, "it is a symbolic link") from None
+        if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):
+            raise StateUnsafe(path, "it is not a regular file") from None
         raise
     try:
         found = os.fstat(descriptor)
@@ -133,11 +149,16 @@ def make_private_dir(path: Path) -> Path:
     """Make `path` and what is missing above it, 0700; refuse a link or another user's folder.
 
     An existing folder of ours that others may write to is refused too; one that others
-    may only read is tightened.
+    may only read is tightened. Root may use a folder of anyone's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+    missing = []
+    folder = path.parent
+    while not exists(folder):
+        missing.append(folder)
+        folder = folder.parent
+    for folder in (*reversed(missing), path):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise StateUnsafe(path, "it is not a folder")
@@ -146,8 +167,16 @@ def make_private_dir(path: Path) -> Path:
     if found.st_mode & 0o022:
         raise StateUnsafe(path, "others may write to it")
     if found.st_mode & 0o077:
-        os.chmod(path, 0o700)
+        _tighten(path)
     return path
+
+
+def _tighten(path: Path) -> None:
+    descriptor = os.open(path, _CLOEXEC_DIR)
+    try:
+        os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def exists(path: Path) -> bool:
@@ -158,22 +187,50 @@ def exists(path: Path) -> bool:
 def rename_new(source: Path, destination: Path, *, durable: bool = True) -> None:
     """Move a folder to a name that nothing has, by one rename.
 
-    Raises FileExistsError when the name is taken, OSError(EXDEV) across file systems.
+    Raises FileExistsError when the name is taken, were it by an empty folder that another
+    program makes at this very moment; OSError(EXDEV) across file systems.
     """
     if exists(destination):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(destination))
-    os.rename(source, destination)
+    _rename(source, destination)
     if durable:
         sync_dir(destination.parent)
         sync_dir(source.parent)
+
+
+def _rename(source: Path, destination: Path) -> None:
+    """One rename that replaces nothing; where the kernel has none such, a plain one."""
+    exclusive = _exclusive_rename()
+    if exclusive is None:
+        os.rename(source, destination)
+        return
+    number = exclusive(os.fsencode(source), os.fsencode(destination))
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        os.rename(source, destination)
+    elif number:
+        raise OSError(number, os.strerror(number), str(source), None, str(destination))
+
+
+@cache
+def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:
+    """The system's rename that fails when the new name is there; returns 0 or an error number."""
+    library = ctypes.CDLL(None, use_errno=True)
+    linux, macos = getattr(library, "renameat2", None), getattr(library, "renamex_np", None)
+    if linux is not None:  # -100 is AT_FDCWD, 1 is RENAME_NOREPLACE
+        return lambda source, destination: ctypes.get_errno() if linux(-100, source, -100, destination, 1) else 0
+    if macos is not None:  # 4 is RENAME_EXCL
+        return lambda source, destination: ctypes.get_errno() if macos(source, destination, 4) else 0
+    return None
 
 
 def move_tree(source: Path, destination: Path, *, aside: Path) -> None:
     """Move a folder to a name that nothing has; may be repeated after a crash.
 
     On one file system this is one rename. Across file systems the source is first renamed
-    to `aside` (its sibling), copied beside the destination, verified, published by rename,
-    and only then deleted. When `source` is gone and `destination` is there, it is done.
+    to `aside` (its sibling), copied beside the destination, verified byte by byte,
+    published by rename, and only then deleted; sockets are left behind. When `source` is
+    gone and `destination` is there, it is done. Raises StateUnsafe, with both kept, when
+    a repeated call finds a destination that is not the copy.
     """
     if not exists(source) and not exists(aside):
         return
@@ -186,40 +243,96 @@ def move_tree(source: Path, destination: Path, *, aside: Path) -> None:
             rename_new(source, aside)
         else:
             return
-    if not exists(destination):
+    if exists(destination):
+        differing = _difference(aside, destination)
+        if differing is not None:
+            raise StateUnsafe(destination, f"{differing} is not what was moved there, which is in {aside}")
+    else:
         partial = destination.with_name(destination.name + ".partial")
         if exists(partial):
             remove_tree(partial)
-        shutil.copytree(aside, partial, symlinks=True, copy_function=_copy_entry)
-        _verify_copy(aside, partial)
+        _copy_tree(aside, partial)
+        differing = _difference(aside, partial)
+        if differing is not None:
+            raise OSError(errno.EIO, "the copy differs", str(differing))
         sync_file_system(partial)
         rename_new(partial, destination)
     remove_tree(aside)
 
 
-def _copy_entry(source: str, destination: str) -> str:
+def _copy_tree(source: Path, copy: Path) -> None:
+    pending, folders = [Path()], []
+    while pending:
+        relative = pending.pop()
+        folders.append(relative)
+        os.mkdir(copy / relative, 0o700)
+        with os.scandir(source / relative) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(relative / entry.name)
+                else:
+                    _copy_entry(Path(entry.path), copy / relative / entry.name)
+    # Last and from below: a folder without write permission takes no entries.
+    for relative in reversed(folders):
+        _copy_facts(source / relative, copy / relative)
+
+
+def _copy_entry(source: Path, copy: Path) -> None:
     found = os.lstat(source)
+    if stat.S_ISSOCK(found.st_mode):
+        return
     if stat.S_ISFIFO(found.st_mode):
-        os.mkfifo(destination, stat.S_IMODE(found.st_mode))
-    elif stat.S_ISSOCK(found.st_mode):
-        return destination
+        os.mkfifo(copy, 0o600)
     else:
-        shutil.copy2(source, destination, follow_symlinks=False)
-    return destination
+        shutil.copyfile(source, copy, follow_symlinks=False)
+    _copy_facts(source, copy)
 
 
-def _verify_copy(source: Path, copy: Path) -> None:
-    for folder, _, names in os.walk(source):
-        for name in names:
-            original = Path(folder, name)
-            found = os.lstat(original)
-            if stat.S_ISSOCK(found.st_mode):
-                continue
-            twin = copy / original.relative_to(source)
-            if stat.S_ISREG(found.st_mode) and os.lstat(twin).st_size != found.st_size:
-                raise OSError(errno.EIO, "the copy differs", str(twin))
-            if stat.S_ISLNK(found.st_mode) and os.readlink(original) != os.readlink(twin):
-                raise OSError(errno.EIO, "the copy differs", str(twin))
+def _copy_facts(source: Path, copy: Path) -> None:
+    if os.geteuid() == 0:
+        found = os.lstat(source)
+        os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)
+    shutil.copystat(source, copy, follow_symlinks=False)
+
+
+def _difference(source: Path, copy: Path) -> Path | None:
+    """The first path of the copy that is not as in the source; what only the copy has is not looked for."""
+    pending = [Path()]
+    while pending:
+        relative = pending.pop()
+        with os.scandir(source / relative) as entries:
+            for entry in entries:
+                twin = copy / relative / entry.name
+                if not _is_same(Path(entry.path), twin):
+                    return twin
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(relative / entry.name)
+    return None
+
+
+def _is_same(source: Path, copy: Path) -> bool:
+    found = os.lstat(source)
+    if stat.S_ISSOCK(found.st_mode):
+        return True
+    try:
+        other = os.lstat(copy)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if stat.S_IFMT(found.st_mode) != stat.S_IFMT(other.st_mode):
+        return False
+    if stat.S_ISLNK(found.st_mode):
+        return os.readlink(source) == os.readlink(copy)
+    return not stat.S_ISREG(found.st_mode) or (found.st_size == other.st_size and _same_bytes(source, copy))
+
+
+def _same_bytes(source: Path, copy: Path) -> bool:
+    with open(source, "rb") as one, open(copy, "rb") as other:
+        while True:
+            content = one.read(1 << 20)
+            if content != other.read(1 << 20):
+                return False
+            if not content:
+                return True
 
 
 def remove_tree(path: Path) -> None:
@@ -240,7 +353,12 @@ def remove_tree(path: Path) -> None:
         if not stat.S_ISDIR(found.st_mode):
             os.unlink(path.name, dir_fd=parent)
             return
-        _remove_children(path.name, parent, found.st_dev, path)
+        top = _open_dir(path.name, parent)
+        try:
+            while _remove_children(top, found.st_dev, path, top, 0):
+                pass
+        finally:
+            os.close(top)
         os.rmdir(path.name, dir_fd=parent)
     finally:
         os.close(parent)
@@ -248,29 +366,47 @@ def remove_tree(path: Path) -> None:
 
 def _open_dir(name: str, parent: int) -> int:
     try:
-        return os.open(name, _CLOEXEC_DIR, dir_fd=parent)
+        descriptor = os.open(name, _CLOEXEC_DIR, dir_fd=parent)
     except PermissionError:
         os.chmod(name, 0o700, dir_fd=parent)
-        return os.open(name, _CLOEXEC_DIR, dir_fd=parent)
+        descriptor = os.open(name, _CLOEXEC_DIR, dir_fd=parent)
+    return descriptor
 
 
-def _remove_children(name: str, parent: int, device: int, shown: Path) -> None:
-    descriptor = _open_dir(name, parent)
-    try:
-        if os.fstat(descriptor).st_dev != device:
-            raise StateUnsafe(shown, "another file system is mounted there")
-        if os.fstat(descriptor).st_mode & 0o700 != 0o700:
-            os.fchmod(descriptor, 0o700)
-        with os.scandir(descriptor) as entries:
-            children = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for child, is_dir in children:
-            if is_dir:
-                _remove_children(child, descriptor, device, shown / child)
-                os.rmdir(child, dir_fd=descriptor)
+def _remove_children(folder: int, device: int, shown: Path, top: int, depth: int) -> bool:
+    """Empty an open folder; says whether something was brought up to `top`, which then is not empty yet."""
+    found = os.fstat(folder)
+    if found.st_dev != device:
+        raise StateUnsafe(shown, "another file system is mounted there")
+    if found.st_mode & 0o700 != 0o700:
+        os.fchmod(folder, 0o700)
+    with os.scandir(folder) as entries:
+        children = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    again = False
+    for child, is_dir in children:
+        if not is_dir:
+            os.unlink(child, dir_fd=folder)
+            continue
+        descriptor = _open_dir(child, folder)
+        try:
+            if depth < _DEEPEST:
+                again |= _remove_children(descriptor, device, shown / child, top, depth + 1)
             else:
-                os.unlink(child, dir_fd=descriptor)
-    finally:
-        os.close(descriptor)
+                _bring_up(descriptor, child, folder, device, shown / child, top)
+                again = True
+                continue
+        finally:
+            os.close(descriptor)
+        os.rmdir(child, dir_fd=folder)
+    return again
+
+
+def _bring_up(descriptor: int, name: str, folder: int, device: int, shown: Path, top: int) -> None:
+    """Move a folder from far below right under the one that is deleted."""
+    if os.fstat(descriptor).st_dev != device:
+        raise StateUnsafe(shown, "another file system is mounted there")
+    os.fchmod(descriptor, 0o700)
+    os.rename(name, f"deep-{os.urandom(8).hex()}", src_dir_fd=folder, dst_dir_fd=top)
 
 
 def tree_size(path: Path) -> int:
@@ -290,18 +426,18 @@ def tree_size(path: Path) -> int:
 def network_file_system(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The type of the network file system that `path` lies on, `None` when it is local or unknown."""
     try:
-        lines = mounts.read_text(errors="surrogateescape").splitlines()
+        lines = mounts.read_bytes().splitlines()
     except OSError:
         return None
-    wanted = os.path.realpath(path)
-    best, kind = "", None
+    wanted = os.fsencode(os.path.realpath(path))
+    best, kind = b"", None
     for line in lines:
-        left, _, right = line.partition(" - ")
+        left, _, right = line.partition(b" - ")
         fields = left.split()
         if len(fields) < 5 or not right:
             continue
-        mounted = fields[4].replace("\\040", " ")
-        inside = wanted == mounted or wanted.startswith(mounted.rstrip("/") + "/")
+        mounted = _MOUNT_ESCAPE.sub(lambda escaped: bytes([int(escaped[1], 8)]), fields[4])
+        inside = wanted == mounted or wanted.startswith(mounted.rstrip(b"/") + b"/")
         if inside and len(mounted) >= len(best):
-            best, kind = mounted, right.split()[0]
+            best, kind = mounted, os.fsdecode(right.split()[0])
     return kind if kind in _NETWORK_TYPES else None
