@@ -1,28 +1,31 @@
 """How does a clone come back from the trash?
 
 Branch and marker, config dir, admin folder, worktree: each moved back by rename, under
-another name where the old one is taken. When the folder itself is gone, the snapshot
-commit gives back what git kept of it. From the journal entry on it only rolls forward.
+another name where the old one is taken. A half that is gone is built anew, and files that
+are gone come from the snapshot commit. From the journal entry on it only rolls forward.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
-from khlone import faults, files, worktrees
+from khlone import faults, files
 from khlone.app import App
-from khlone.errors import GitFailed, NoSuchTrash
+from khlone.errors import NameCollides, NoSuchTrash
 from khlone.locks import HeldLock
 from khlone.model import Clone, CloneRecord, CloneState, OperationKind, Outcome
-from khlone.operations import journal, names, recovery, undo
+from khlone.operations import journal, names, recovery, revive, undo
 from khlone.operations.remove import trash_folder
 from khlone.registry import Operation, TrashRecord, folded
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
+
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +43,7 @@ def restore(app: App, wanted: str) -> Restored:
     entry = find(app, wanted)
     with journal.held(app, entry.clone.id, entry.clone.name) as lock:
         entry = find(app, entry.id)
-        clone, notes = _new_place(app, entry)
-        plan: dict[str, object] = {
-            "operation": journal.new_operation_id(),
-            "clone": journal.to_json(clone),
-            "trash": entry.id,
-            "head": entry.head,
-            "snapshot": entry.snapshot,
-        }
-        with app.registry.transaction() as change:
-            change.rename_clone(clone.id, name=clone.name, branch=clone.branch, path=clone.path)
-            change.move_clone(entry.clone, CloneState.CREATING)
-            change.begin_operation(journal.operation(OperationKind.RESTORE, clone, plan))
+        clone, plan, notes = _reserve(app, entry)
         with files.explained(clone.path):
             faults.point("restore.reserved")
             notes += _advance(app, plan, lock)
@@ -73,13 +65,51 @@ def find(app: App, wanted: str) -> TrashRecord:
     raise NoSuchTrash(wanted)
 
 
+# -- planning ------------------------------------------------------------------------------
+
+
+def _reserve(app: App, entry: TrashRecord) -> tuple[CloneRecord, dict[str, object], list[str]]:
+    """Write the plan, with names that nothing has; looks again when another command was faster to one."""
+    for attempt in range(_TRIES):
+        clone, notes = _new_place(app, entry)
+        plan: dict[str, object] = {
+            "operation": journal.new_operation_id(),
+            "clone": journal.to_json(clone),
+            "trash": entry.id,
+            "head": entry.head,
+            "snapshot": entry.snapshot,
+        }
+        try:
+            with app.registry.transaction() as change:
+                _require_free(clone, change.clones())
+                change.rename_clone(clone.id, name=clone.name, branch=clone.branch, path=clone.path)
+                change.move_clone(entry.clone, CloneState.CREATING)
+                change.begin_operation(journal.operation(OperationKind.RESTORE, clone, plan))
+        except NameCollides:
+            if attempt == _TRIES - 1:
+                raise
+        else:
+            return clone, plan, notes
+    raise AssertionError("the last try returns or raises")
+
+
+def _require_free(clone: CloneRecord, others: Iterable[CloneRecord]) -> None:
+    for other in others:
+        if _collide(clone.name, other.name) or clone.branch == other.branch or clone.path == other.path:
+            raise NameCollides(clone.name, other.name)
+
+
+def _collide(one: str, other: str) -> bool:
+    first, second = folded(one), folded(other)
+    return first == second or first.startswith(second + "/") or second.startswith(first + "/")
+
+
 def _new_place(app: App, entry: TrashRecord) -> tuple[CloneRecord, list[str]]:
     """Name, branch and path for a clone that comes back, each its old one where that is free."""
     clone = entry.clone
     notes: list[str] = []
     live = app.registry.clones()
-    taken = {folded(other.name) for other in live}
-    name = _free(clone.name, lambda one: folded(one) not in taken)
+    name = _free(clone.name, lambda one: not any(_collide(one, other.name) for other in live))
     if name != clone.name:
         notes.append(f"the name {clone.name} is taken: restored as {name}")
     held = {ref for ref, _, _ in app.checkouts()}
@@ -120,28 +150,27 @@ def _free(wanted: str, is_free: Callable[[str], bool]) -> str:
 
 def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     """Finish a restoration whose process died."""
-    return _advance(app, operation.plan, lock)
+    return _advance(app, operation.plan, lock, step=operation.step)
 
 
-def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> list[str]:
+def _advance(app: App, plan: Mapping[str, object], lock: HeldLock, *, step: str = "") -> list[str]:
     clone = journal.from_json(cast("Mapping[str, object]", plan["clone"]), CloneState.CREATING)
     operation_id, trash_id, head = str(plan["operation"]), str(plan["trash"]), str(plan["head"])
     folder = trash_folder(app, clone.id, trash_id)
-    notes: list[str] = []
     _create_refs(app, clone, head, operation_id, lock)
     faults.point("restore.refs")
-    app.config_dirs.restore(clone.id, trash_id)
+    notes = _restore_config_dir(app, clone, trash_id, operation_id)
     faults.point("restore.config-dir")
-    admin = undo.admin_path(app, clone)
+    part = revive.Part(
+        app=app, clone=clone, head=head, snapshot=str(plan["snapshot"]), operation=operation_id, lock=lock
+    )
     clone.path.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder / "worktree.moving"
-    files.move_tree(folder / "worktree", clone.path, aside=aside)
+    files.move_tree(folder / "worktree", clone.path, aside=folder / "worktree.moving")
     faults.point("restore.worktree")
-    _restore_admin(clone, folder, admin)
+    notes += revive.move_admin(part, folder / "admin")
     faults.point("restore.admin")
-    if not worktrees.is_linked(clone.path, admin) or not _works(app, clone):
-        notes += _from_snapshot(app, clone, admin, str(plan["snapshot"]), operation_id, lock)
-    _drop_trash(app, clone, trash_id, folder, operation_id, lock)
+    notes += revive.complete(part, step)
+    _drop_trash(app, clone, trash_id, folder, operation_id, lock, notes)
     faults.point("restore.trash-dropped")
     lock.verify()
     with app.registry.transaction() as change:
@@ -164,70 +193,33 @@ def _create_refs(app: App, clone: CloneRecord, head: str, operation_id: str, loc
         app.repository.update_refs(updates, reason=f"khlone: restore {clone.name}", keep_open=[lock.descriptor])
 
 
-def _restore_admin(clone: CloneRecord, folder: Path, admin: Path) -> None:
-    """Bring the admin folder back; its paths, and HEAD where the branch has another name, are set first."""
-    stored = folder / "admin"
-    if not files.exists(stored):
-        return
-    head = worktrees.read_head(stored)
-    old = worktrees.branch_of(head)
-    entry = worktrees.read_entry(stored)
-    was = str(entry.marker.get("branch")) if entry is not None and entry.marker is not None else clone.branch
-    moved = old == f"refs/heads/{was}" and was != clone.branch
-    worktrees.point_at(stored, clone.path, head=f"ref: {clone.ref}" if moved else None)
-    worktrees.write_marker(stored, journal.to_json(clone))
-    admin.parent.mkdir(exist_ok=True)
-    files.rename_new(stored, admin)
+def _restore_config_dir(app: App, clone: CloneRecord, trash_id: str, operation_id: str) -> list[str]:
+    """Bring the private folders back, or make empty ones where they are gone."""
+    app.config_dirs.restore(clone.id, trash_id)
+    if files.exists(app.config_dirs.clone_path(clone.id)):
+        return []
+    app.config_dirs.publish(clone.id, operation_id, clone.agent or "generic")
+    return [f"the config dir of {clone.name} is gone: it has an empty one now"]
 
 
-def _works(app: App, clone: CloneRecord) -> bool:
-    return app.repository.git("status", "--porcelain", "-uno", cwd=clone.path, check=False).status == 0
-
-
-def _from_snapshot(
-    app: App, clone: CloneRecord, admin: Path, snapshot: str, operation_id: str, lock: HeldLock
-) -> list[str]:
-    """Build worktree and admin folder anew and fill them from the snapshot commit."""
-    notes = [f"the folder of {clone.name} is gone: restored from its snapshot, ignored files are not in it"]
-    for leftover in (clone.path, admin):
-        if files.exists(leftover):
-            place = undo.quarantine(app, leftover, operation_id)
-            notes.append(f"{leftover} could not be used and was moved to {place}")
-    staged = undo.staged_path(app, clone)
-    worktrees.stage(
-        staged,
-        worktree=clone.path,
-        head=f"ref: {clone.ref}",
-        locked=f"khlone {clone.id}: remove it with git khlone remove {clone.name}",
-        marker=journal.to_json(clone),
-        source_git_dir=app.location.common_dir,
-        common_dir=app.location.common_dir,
-        durable=True,
-    )
-    worktrees.publish(staged, admin, durable=True)
-    worktrees.link(clone.path, admin, durable=True)
-    for arguments in (("read-tree", "--reset", "-u", snapshot), ("read-tree", "--reset", clone.ref)):
-        done = app.repository.git(*arguments, cwd=clone.path, writes=True, keep_open=[lock.descriptor], check=False)
-        if done.status != 0:
-            raise GitFailed(arguments, done.status, done.error_text)
-    app.repository.git("update-index", "-q", "--refresh", cwd=clone.path, check=False)
-    return notes
-
-
-def _drop_trash(app: App, clone: CloneRecord, trash_id: str, folder: Path, operation_id: str, lock: HeldLock) -> None:
-    """The clone is back: its trash ref and the empty trash folder go."""
+def _drop_trash(
+    app: App, clone: CloneRecord, trash_id: str, folder: Path, operation_id: str, lock: HeldLock, notes: list[str]
+) -> None:
+    """The clone is back: the empty trash folder goes, and the trash ref unless it alone has a commit."""
     ref = f"refs/khlone/trash/{clone.id}/{trash_id}"
     found = app.repository.read_ref(ref)
     common = app.location.common_dir
     undo.clear_stale_locks(app, [common / f"{ref}.lock", common / "packed-refs.lock"], operation_id)
-    if found is not None:
+    if found is not None and revive.holds_more(app, clone, found):
+        notes.append(f"{ref} is kept: commits of {clone.name} that are on no branch are in its history")
+    elif found is not None:
         app.repository.update_refs(
             [RefUpdate(ref=ref, new=null_oid(found), old=found)],
             reason=f"khlone: restored {clone.name}",
             keep_open=[lock.descriptor],
             check=False,
         )
-    if files.exists(folder / "meta.json"):
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(folder / "meta.json")
     for place in (folder, folder.parent):
         try:
