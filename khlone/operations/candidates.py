@@ -68,6 +68,8 @@ def _squashed_before(app: App, clone: CloneRecord, target: str, old: str) -> str
     if last is None or last.plan["strategy"] != Strategy.SQUASH:
         return None
     new, squashed = str(last.plan["new"]), str(last.plan["source"])
+    if new == squashed:
+        return None  # One commit, landed at once where it began, is the very same commit: history tells of it.
     lost = app.repository.git("rev-list", "--max-count=1", new, f"^{old}", f"^{squashed}", check=False)
     return squashed if lost.status == 0 and not lost.stdout else None
 
