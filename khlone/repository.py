@@ -36,7 +36,7 @@ MINIMUM_GIT = (2, 39)
 _SMALL = 1 << 20
 _PACKED = 256 << 20
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
-#: What git says when it lost a race that is over in milliseconds (FAULTS 3.5).
+#: What git says when it lost a race that is over in milliseconds.
 _RACES = re.compile(
     r"could not lock config file|failed to read .*/worktrees/.*/commondir|bad object worktrees/.*/HEAD"
     r"|Unable to create '.*\.lock': File exists|could not open '.*/locked'",
@@ -254,7 +254,7 @@ class Repository:
     ) -> Completed:
         """Run git in `cwd` (default: the common dir) and return its output.
 
-        `writes` adds durability and lock patience, and retries the races of FAULTS 3.5;
+        `writes` adds durability and lock patience, and retries the races that git does not wait for;
         a reading call takes no optional lock. Raises GitFailed, IdentityMissing or NoSpace
         where `check` is on.
         """

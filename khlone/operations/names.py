@@ -1,7 +1,7 @@
 """Which names may a new clone have, and which folder is its own?
 
 The narrow rule keeps every name a legal branch, a legal folder on any file system, and
-never something that git or a shell reads in another way (FAULTS 5.2).
+never something that git or a shell reads in another way.
 """
 
 from __future__ import annotations
