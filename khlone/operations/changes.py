@@ -103,8 +103,10 @@ def stashes_of(app: App, clone: CloneRecord) -> tuple[str, ...]:
     """The stash entries (`stash@{n}: ...`) that were made on the clone's branch."""
     if app.repository.read_ref("refs/stash") is None:
         return ()
-    status, output = app.repository.cold("stash", "list", "-z", "--format=%gd: %gs")
+    arguments = ("reflog", "show", "-z", "--no-show-signature", "--format=%gs", "refs/stash", "--")
+    status, output = app.repository.cold(*arguments)
     if status != 0:
-        raise GitFailed(["stash", "list"], status, output)
-    made_here = re.compile(rf"stash@\{{\d+\}}: (?:WIP on|On) {re.escape(clone.branch)}: ")
-    return tuple(line for line in output.split("\0") if made_here.match(line))
+        raise GitFailed(arguments, status, output)
+    made_here = re.compile(rf"(?:WIP on|On) {re.escape(clone.branch)}: ")
+    lines = output.removesuffix("\0").split("\0")
+    return tuple(f"stash@{{{number}}}: {line}" for number, line in enumerate(lines) if made_here.match(line))

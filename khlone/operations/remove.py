@@ -232,10 +232,8 @@ def _advance(app: App, plan: object, lock: HeldLock) -> list[str]:
 
     _move_worktree(app, clone, folder, trash_id, messages)
     faults.point("remove.worktree-moved")
-    admin = undo.admin_path(app, clone)
-    entry = worktrees.read_entry(admin)
-    if entry is not None and not files.exists(folder / "admin"):
-        files.rename_new(admin, folder / "admin")
+    moving = undo.staged_path(app, clone).with_name(f"{clone.id}.moving")
+    files.move_tree(undo.admin_path(app, clone), folder / "admin", aside=moving)
     faults.point("remove.admin-moved")
     app.config_dirs.trash(clone.id, trash_id)
     faults.point("remove.config-moved")

@@ -69,22 +69,23 @@ class Part:
 
 
 def move_admin(part: Part, stored: Path) -> list[str]:
-    """Bring the admin folder back; its paths, and HEAD where that cannot stay, are set first."""
+    """Bring the admin folder back; its paths, and HEAD where that cannot stay, are set before git sees it."""
     clone = part.clone
-    entry = worktrees.read_entry(stored)
+    staged = undo.staged_path(part.app, clone)
+    files.move_tree(stored, staged, aside=stored.with_name("admin.moving"))
+    entry = worktrees.read_entry(staged)
     if entry is None:
         return []
     marker = entry.marker or {}
     was = str(marker.get("branch", clone.branch))
     head, notes = _head_to_set(part, entry.branch, was)
     if was != clone.branch:
-        _rename_branch(stored, f"refs/heads/{was}", clone.ref)
+        _rename_branch(staged, f"refs/heads/{was}", clone.ref)
     if entry.worktree is not None and entry.worktree != clone.path:
-        _repoint_submodules(part, stored, entry.worktree)
-    worktrees.point_at(stored, clone.path, head=head)
-    worktrees.write_marker(stored, journal.to_json(clone))
-    part.admin.parent.mkdir(exist_ok=True)
-    files.rename_new(stored, part.admin)
+        _repoint_submodules(part, staged, entry.worktree)
+    worktrees.point_at(staged, clone.path, head=head)
+    worktrees.write_marker(staged, journal.to_json(clone))
+    worktrees.publish(staged, part.admin, durable=True)
     return notes
 
 
@@ -109,22 +110,22 @@ def _commit_at(part: Part) -> str:
     return done.text.strip() if done.status == 0 else part.head
 
 
-def _rename_branch(stored: Path, old: str, new: str) -> None:
+def _rename_branch(staged: Path, old: str, new: str) -> None:
     """Let an interrupted rebase or bisect go back to the branch's new name."""
     for name in ("rebase-merge/head-name", "rebase-apply/head-name"):
-        place = stored / name
+        place = staged / name
         with contextlib.suppress(StateUnsafe, OSError):
             if (files.read_regular(place) or b"").strip() == os.fsencode(old):
                 files.write_atomic(place, os.fsencode(new) + b"\n", mode=0o666)
-    start, short = stored / "BISECT_START", old.removeprefix("refs/heads/")
+    start, short = staged / "BISECT_START", old.removeprefix("refs/heads/")
     with contextlib.suppress(StateUnsafe, OSError):
         if (files.read_regular(start) or b"").strip() == os.fsencode(short):
             files.write_atomic(start, os.fsencode(new.removeprefix("refs/heads/")) + b"\n", mode=0o666)
 
 
-def _repoint_submodules(part: Part, stored: Path, old: Path) -> None:
+def _repoint_submodules(part: Part, staged: Path, old: Path) -> None:
     """Let the submodules' repositories, which lie in the admin folder, find their worktrees in another place."""
-    modules = stored / "modules"
+    modules = staged / "modules"
     for folder, _, found in os.walk(modules):
         if "config" not in found or "HEAD" not in found:
             continue
@@ -133,7 +134,7 @@ def _repoint_submodules(part: Part, stored: Path, old: Path) -> None:
             match = _CORE_WORKTREE.search(os.fsdecode(files.read_regular(config) or b""))
             if match is None:
                 continue
-            lay = part.admin / config.parent.relative_to(stored)
+            lay = part.admin / config.parent.relative_to(staged)
             place = Path(os.path.normpath(lay / match[1].strip('"')))
             if place.is_relative_to(old):
                 new = os.path.relpath(part.clone.path / place.relative_to(old), lay)
@@ -160,7 +161,7 @@ def complete(part: Part, step: str) -> list[str]:
     if entry is None or entry.problem is not None or (not fill and not _readable(part)):
         notes += _new_admin(part)
     if fill:
-        notes.append(f"the folder of {clone.name} is gone: restored from its snapshot, ignored files are not in it")
+        notes.append(f"the folder of {clone.name} is gone: restaged from its snapshot, ignored files are not in it")
         _fill(part)
     if not files.exists(admin / "index"):
         part.git("reset", "--mixed", "--quiet", check=False)
