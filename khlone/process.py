@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, TypeAlias, cast
+from typing import TypeAlias
 
 from khlone.errors import CommandNotFound, GitMissing
 from khlone.values import dataclass
@@ -62,6 +62,11 @@ _PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_", "GIT_TRACE")
 #: A program that was started on this terminal.
 Child: TypeAlias = "subprocess.Popen[bytes]"
 
+_CHUNK = 64 << 10
+#: How often a child's end is looked for while its pipes are silent, and how long what it leaves running may be.
+_SILENCE_S = 0.1
+#: How long the output of what a child leaves running is read, in seconds.
+_LEFT_BEHIND_S = 1.0
 #: Captured output above this many bytes is cut; more than any answer khlone reads.
 CAPTURE_BYTES = 256 << 20
 
@@ -120,8 +125,10 @@ def run(
     """Run a program to its end with captured output; never raises for its exit status.
 
     `keep_open` descriptors are inherited (the operation lock, by git children that write).
-    The child leads a process group of its own, which is killed on time-out, on an
-    exception and when the captured output passes `capture_bytes`.
+    The child leads a process group of its own, which is ended on time-out and on an
+    exception. Of each stream the first `capture_bytes` are kept, the rest is read and
+    dropped (`truncated`). What the program leaves running is not waited for, even where
+    it holds the output open. Raises CommandNotFound.
     """
     try:
         child = subprocess.Popen(
@@ -134,68 +141,110 @@ def run(
             pass_fds=tuple(keep_open),
             process_group=0,
         )
-    except OSError as error:
-        raise CommandNotFound(argv[0], os.strerror(error.errno or 0).lower()) from error
+    except (OSError, ValueError) as error:
+        raise _not_started(argv[0], cwd, error) from error
     try:
-        if capture_bytes >= CAPTURE_BYTES:
-            stdout, stderr = child.communicate(stdin, timeout=timeout_s)
-            return Completed(status=child.returncode, stdout=stdout, stderr=stderr)
-        return _run_bounded(child, stdin, timeout_s, capture_bytes)
-    except subprocess.TimeoutExpired:
-        end_group(child.pid)
-        stdout, stderr = child.communicate()
-        return Completed(status=child.returncode, stdout=stdout, stderr=stderr, timed_out=True)
+        return _Conversation(child, stdin or b"", capture_bytes).to_end(timeout_s)
     except BaseException:
-        end_group(child.pid)
-        child.wait()
+        if child.returncode is None:
+            end_group(child.pid)
+            child.wait()
         raise
     finally:
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
-                with contextlib.suppress(OSError, ValueError):
+                with contextlib.suppress(OSError):
                     stream.close()
 
 
-def _run_bounded(
-    child: subprocess.Popen[bytes], stdin: bytes | None, timeout_s: float, capture_bytes: int
-) -> Completed:
-    """Drain both pipes to their ends, keeping the first `capture_bytes` of each."""
-    kept = {"stdout": bytearray(), "stderr": bytearray()}
-    cut = threading.Event()
+def _not_started(program: str, cwd: Path | None, error: OSError | ValueError) -> CommandNotFound:
+    if isinstance(error, ValueError):
+        return CommandNotFound(program, str(error))
+    why = os.strerror(error.errno or 0).lower()
+    if cwd is not None and error.filename == cwd:
+        why = f"{why}: {cwd}"
+    return CommandNotFound(program, why)
 
-    def drain(name: str, stream: IO[bytes]) -> None:
-        while chunk := stream.read1(65536):  # type: ignore[attr-defined]
-            room = capture_bytes - len(kept[name])
-            if len(chunk) > room:
-                cut.set()
-            kept[name] += chunk[: max(room, 0)]
 
-    threads = [
-        threading.Thread(target=drain, args=(name, cast("IO[bytes]", getattr(child, name))), daemon=True)
-        for name in kept
-    ]
-    for thread in threads:
-        thread.start()
-    if child.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(stdin or b"")
-        child.stdin.close()
-    timed_out = False
-    try:
-        child.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        timed_out = True
-        end_group(child.pid)
-        child.wait()
-    for thread in threads:
-        thread.join(timeout=2.0)
-    return Completed(
-        status=child.returncode,
-        stdout=bytes(kept["stdout"]),
-        stderr=bytes(kept["stderr"]),
-        timed_out=timed_out,
-        truncated=cut.is_set(),
-    )
+class _Conversation:
+    """What goes to a child and comes from it, until it has ended and said all."""
+
+    def __init__(self, child: subprocess.Popen[bytes], given: bytes, capture_bytes: int) -> None:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        self._child = child
+        self._given = memoryview(given)
+        self._most = capture_bytes
+        self._kept = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
+        self._input = None if child.stdin is None else child.stdin.fileno()
+        self._truncated = False
+
+    def to_end(self, timeout_s: float) -> Completed:
+        """Talk until the child has ended; on time-out end it and its group first."""
+        deadline = time.monotonic() + timeout_s
+        timed_out = False
+        with selectors.DefaultSelector() as selector:
+            for output in self._kept:
+                selector.register(output, selectors.EVENT_READ)
+            if self._input is not None:
+                os.set_blocking(self._input, False)
+                selector.register(self._input, selectors.EVENT_WRITE)
+            try:
+                self._talk(selector, deadline)
+                self._child.wait(max(deadline - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                end_group(self._child.pid)
+                self._child.wait()
+                self._talk(selector, deadline)
+        stdout, stderr = map(bytes, self._kept.values())
+        return Completed(
+            status=self._child.returncode,
+            stdout=stdout,
+            stderr=stderr,
+            timed_out=timed_out,
+            truncated=self._truncated,
+        )
+
+    def _talk(self, selector: selectors.BaseSelector, deadline: float) -> None:
+        """Serve the pipes until they are closed, or the child has ended and what it left running is silent."""
+        ended_at: float | None = None
+        while selector.get_map():
+            now = time.monotonic()
+            if ended_at is None and self._child.poll() is not None:
+                ended_at = now
+            if ended_at is None and now >= deadline:
+                raise subprocess.TimeoutExpired(self._child.args, 0.0)
+            if ended_at is not None and now >= ended_at + _LEFT_BEHIND_S:
+                return
+            ready = selector.select(_SILENCE_S if ended_at is not None else min(_SILENCE_S, deadline - now))
+            if ended_at is not None and not ready:
+                return
+            for key, _ in ready:
+                if not (self._give(key.fd) if key.fd == self._input else self._take(key.fd)):
+                    selector.unregister(key.fd)
+
+    def _give(self, descriptor: int) -> bool:
+        """Write what fits; says whether there is more to come."""
+        try:
+            self._given = self._given[os.write(descriptor, self._given[:_CHUNK]) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            self._given = self._given[:0]
+        if not self._given and self._child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._child.stdin.close()
+        return len(self._given) > 0
+
+    def _take(self, descriptor: int) -> bool:
+        """Read what is there; says whether there may be more to come."""
+        chunk = os.read(descriptor, _CHUNK)
+        kept = self._kept[descriptor]
+        room = self._most - len(kept)
+        kept += chunk[:room]
+        self._truncated = self._truncated or len(chunk) > room
+        return bool(chunk)
 
 
 def end_group(pid: int, *, grace_s: float = 2.0) -> None:
@@ -207,6 +256,9 @@ def end_group(pid: int, *, grace_s: float = 2.0) -> None:
             return
         deadline = time.monotonic() + grace_s
         while signal_number == signal.SIGTERM and time.monotonic() < deadline:
+            if not hasattr(os, "waitid"):  # macOS before Python 3.13
+                time.sleep(grace_s)
+                break
             try:
                 if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                     break
