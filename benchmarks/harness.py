@@ -72,7 +72,8 @@ class Bench:
             "PATH": f"{Path(KHLONE).parent}:{kept.get('PATH', os.defpath)}",
         }
         (home / ".gitconfig").write_text(
-            "[user]\n\tname = Bench\n\temail = bench@example.invalid\n[init]\n\tdefaultBranch = main\n[gc]\n\tauto = 0\n"
+            "[user]\n\tname = Bench\n\temail = bench@example.invalid\n"
+            "[init]\n\tdefaultBranch = main\n[gc]\n\tauto = 0\n"
         )
 
     def run(self, *argv: str, cwd: Path, check: bool = True, environment: Mapping[str, str] | None = None) -> Cost:

@@ -20,7 +20,7 @@ from khlone.errors import InvalidSetting
 from khlone.files import read_regular
 from khlone.values import dataclass
 
-_INTERESTING = re.compile(rb"khlone|include|gpgsign", re.IGNORECASE)
+_INTERESTING = re.compile(rb"khlone|include|gpgsign|workers", re.IGNORECASE)
 #: Keys that a repository's own file may set: harmless whoever wrote them.
 _FROM_PROJECT = re.compile(r"(agent|target|durable|gate\.required|limits\..*|trash\..*)\Z")
 _TRUE = {"true", "yes", "on", "1", ""}
@@ -37,6 +37,7 @@ class Settings:
 
     values: Mapping[str, str] = field(default_factory=dict)
     gpg_sign: bool = False
+    has_checkout_workers: bool = False
 
     @property
     def agent(self) -> str:
@@ -99,14 +100,16 @@ def load(
     if worktree is not None:
         project = _toml(worktree / PROJECT_FILE)
         values.update({key: value for key, value in project.items() if _FROM_PROJECT.match(key)})
-    gpg_sign = False
+    gpg_sign = has_workers = False
     if _must_ask_git(common_dir, git_dir, environment):
         for key, value in _git_config(cwd, environment):
             if key.startswith("khlone."):
                 values[key.removeprefix("khlone.")] = value
             elif key == "commit.gpgsign":
                 gpg_sign = value.lower() in _TRUE
-    return Settings(values=values, gpg_sign=gpg_sign)
+            elif key == "checkout.workers":
+                has_workers = True
+    return Settings(values=values, gpg_sign=gpg_sign, has_checkout_workers=has_workers)
 
 
 def _config_files(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> list[Path]:

@@ -672,3 +672,28 @@ def test_two_clones_share_no_config_dir(khlone: Khlone, project: Path) -> None:
     assert first != second
     (first / "mine").write_text("a\n")
     assert not (second / "mine").exists()
+
+
+# -- how the files are written -------------------------------------------------------------
+
+
+def checkout_workers(khlone: Khlone, git: Git, project: Path, folder: Path, name: str) -> int:
+    """How many processes git started to write files for a new clone, by its own trace."""
+    folder.mkdir()
+    git("config", "--global", "trace2.eventTarget", str(folder), cwd=project)
+    new(khlone, project, name)
+    git("config", "--global", "--unset", "trace2.eventTarget", cwd=project)
+    return sum('"checkout--worker"' in file.read_text() for file in folder.iterdir())
+
+
+def test_one_large_clone_is_written_by_several_processes_unless_the_user_says_how_many(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path
+) -> None:
+    commit(project, {f"many/{number}.txt": f"{number}\n" for number in range(150)}, "enough for several")
+
+    alone = checkout_workers(khlone, git, project, tmp_path / "alone", "one")
+    git("config", "checkout.workers", "1", cwd=project)
+    told = checkout_workers(khlone, git, project, tmp_path / "told", "two")
+
+    assert alone > 1
+    assert told == 0
