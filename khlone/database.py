@@ -4,28 +4,63 @@ Rollback journal (TRUNCATE), synchronous=FULL, `BEGIN IMMEDIATE` for every chang
 tables, a schema version with ordered migrations. Not WAL: before SQLite 3.51.3 it has a
 corruption bug with several writers, and it never works on a network file system
 (docs/decisions/0002-sqlite-settings.md). A connection is never used by another thread or
-by a forked child. A damaged file is reported, never reset.
+by a forked child. The file appears whole, its tables in it, so that an empty one is a
+damaged one; a damaged file is reported, never reset.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import sqlite3
+import stat
+import struct
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
-from khlone.errors import Locked, NoSpace, NotPermitted, RegistryCorrupt, RegistryNewer
+from khlone.errors import Locked, NoSpace, NotPermitted, RegistryCorrupt, RegistryNewer, StateUnsafe
 
 #: How long a statement waits for another process's transaction, in seconds.
 BUSY_TIMEOUT_S = 20.0
+#: The bytes of a database file that SQLite locks: the one of the writer, then all of them.
+_LOCKED_BYTES = ((0x40000001, 1), (0x40000000, 512))
+_FLOCK = "hhqqi4x" if sys.platform == "linux" else "qqihh"
 
 
 def raw(text: str) -> bytes:
     """Text that may hold undecodable bytes, to be bound as `CAST(? AS TEXT)`."""
     return text.encode(errors="surrogateescape")
+
+
+class _Connection(sqlite3.Connection):
+    """One that can be found again when the process forks."""
+
+
+_alive: weakref.WeakSet[_Connection] = weakref.WeakSet()
+_forking: list[_Connection] = []
+
+
+@cache
+def _guard_forks() -> None:
+    """Never let a forked child close what it was born with: that would roll back its parent's transaction."""
+    os.register_at_fork(
+        before=lambda: _forking.extend(_alive), after_in_parent=_forking.clear, after_in_child=_keep_for_ever
+    )
+
+
+def _keep_for_ever() -> None:
+    import ctypes
+
+    for connection in _forking:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    _forking.clear()
 
 
 class Database:
@@ -36,46 +71,89 @@ class Database:
         self._migrations = migrations
         self._busy_timeout_s = busy_timeout_s
         self._local = threading.local()
+        self._probe: int | None = None
 
     def connection(self) -> sqlite3.Connection:
         """This thread's connection, opened and migrated when needed, and anew after a fork.
 
-        Raises RegistryNewer, RegistryCorrupt, Locked, NotPermitted or NoSpace.
+        Raises RegistryNewer, RegistryCorrupt, StateUnsafe, Locked, NotPermitted or NoSpace.
         """
-        owner = getattr(self._local, "owner", None)
-        if owner == os.getpid():
-            connection: sqlite3.Connection = self._local.connection
-            return connection
+        known = self._known()
+        if known is not None:
+            return known
         with self.explained():
             connection = self._open()
-        self._local.connection = connection
-        self._local.owner = os.getpid()
+        self._local.opened = (os.getpid(), connection)
         return connection
 
     def close(self) -> None:
         """Close this thread's connection; it opens again when used."""
-        if getattr(self._local, "owner", None) == os.getpid():
-            self._local.connection.close()
-        self._local.owner = None
+        known = self._known()
+        if known is not None:
+            known.close()
+        self._local.opened = None
+
+    def _known(self) -> sqlite3.Connection | None:
+        owner, connection = getattr(self._local, "opened", None) or (0, None)
+        return connection if owner == os.getpid() else None
 
     def _open(self) -> sqlite3.Connection:
-        before = os.umask(0o077)
         try:
-            connection = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None)
-        finally:
-            os.umask(before)
+            if not os.path.lexists(self.path):
+                self._create()
+            found = os.lstat(self.path)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(self.path, os.strerror(error.errno)) from error
+            raise self._closed(os.strerror(error.errno or 0).lower()) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise StateUnsafe(self.path, "it is not a regular file")
+        if found.st_size == 0:
+            raise RegistryCorrupt(self.path, "it is empty")
+        connection = self._connect(self.path)
         try:
-            connection.text_factory = lambda content: content.decode(errors="surrogateescape")
-            connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA journal_mode=TRUNCATE")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.execute("PRAGMA trusted_schema=OFF")
             self._migrate(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        # A URI, since only that can forbid to create the file.
+        name = os.fspath(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+        connection = sqlite3.connect(
+            f"file:{name}?mode=rw", uri=True, timeout=self._busy_timeout_s, isolation_level=None, factory=_Connection
+        )
+        _guard_forks()
+        _alive.add(connection)
+        connection.text_factory = lambda content: content.decode(errors="surrogateescape")
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        return connection
+
+    def _create(self) -> None:
+        """Let the file appear with its tables, unless another process is faster."""
+        temporary = self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.tmp")
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        try:
+            connection = self._connect(temporary)
+            try:
+                connection.execute("PRAGMA journal_mode=MEMORY")
+                self._migrate(connection)
+            finally:
+                connection.close()
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, self.path)
+        finally:
+            os.unlink(temporary)
+        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         known = len(self._migrations)
@@ -105,18 +183,22 @@ class Database:
         started = time.monotonic()
         with self.explained(started):
             connection.execute("BEGIN IMMEDIATE")
+        owner = os.getpid()
         try:
-            yield connection
             with self.explained(started):
+                yield connection
+                if os.getpid() != owner:
+                    raise RuntimeError("a transaction ends in the process that began it")
                 connection.execute("COMMIT")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
+            if os.getpid() == owner:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
             raise
 
     @contextlib.contextmanager
     def explained(self, started: float | None = None) -> Iterator[None]:
-        """Turn SQLite's errors into khlone's."""
+        """Turn SQLite's errors into khlone's; a broken rule of the tables stays what it is."""
         try:
             yield
         except sqlite3.DatabaseError as error:
@@ -124,13 +206,47 @@ class Database:
             text = str(error)
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 waited = time.monotonic() - started if started is not None else self._busy_timeout_s
-                raise Locked("the registry", "another process's transaction", waited) from error
+                raise Locked("the registry", self._holder(), waited) from error
             if name == "SQLITE_FULL":
                 raise NoSpace(self.path, text) from error
-            if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-                raise NotPermitted(f"cannot open {self.path}: {text}", hint="check its owner and mode") from error
+            if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_IOERR")):
+                raise self._closed(text) from error
             if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")):
                 raise RegistryCorrupt(self.path, text) from error
             if "no such table" in text or "no such column" in text:
                 raise RegistryCorrupt(self.path, text) from error
             raise
+
+    def _closed(self, why: str) -> NotPermitted:
+        return NotPermitted(f"cannot use {self.path}: {why}", hint="check its owner and mode, and the disk")
+
+    def _holder(self) -> str:
+        """Who holds a lock of SQLite's, as the kernel says.
+
+        The descriptor stays open: closing one would give up every lock that this process
+        holds on the file, those of its other connections too.
+        """
+        try:
+            if self._probe is None:
+                self._probe = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            for start, length in _LOCKED_BYTES:
+                asked = (fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+                if sys.platform != "linux":
+                    asked = (start, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
+                found = struct.unpack(_FLOCK, fcntl.fcntl(self._probe, fcntl.F_GETLK, struct.pack(_FLOCK, *asked)))
+                kind, pid = (found[0], found[4]) if sys.platform == "linux" else (found[3], found[2])
+                if kind != fcntl.F_UNLCK and pid > 0:
+                    return f"{_program(pid)} (pid {pid})"
+        except OSError:
+            pass
+        return "another transaction"
+
+
+def _program(pid: int) -> str:
+    """The name of a program, as far as it can be told."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as stream:
+        words = [os.path.basename(os.fsdecode(word)) for word in stream.read(4096).split(b"\0")]
+        is_script = words[0].startswith("python") and len(words) > 1 and not words[1].startswith("-")
+        name = words[1] if is_script else words[0]
+        return "".join(letter for letter in name if letter.isprintable()) or "a process"
+    return "a process"
