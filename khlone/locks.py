@@ -19,6 +19,8 @@ import errno
 import hashlib
 import os
 import stat
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +28,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from khlone.errors import Locked, LockLost, NotPermitted, StateUnsafe
-from khlone.files import make_private_dir
+from khlone.files import explained, make_private_dir
 from khlone.model import utc_now
 
 #: Seconds between tries; 0.05 starves waiters, much less wakes all of them at once (measured).
@@ -34,6 +36,8 @@ POLL_S = 0.01
 #: Seconds that a state lock is waited for before the holder is named.
 STATE_WAIT_S = 60.0
 _HOLDER_BYTES = 200
+#: The order in which state locks nest.
+_ORDER = ("landing", "repository")
 
 
 class HeldLock:
@@ -62,9 +66,10 @@ class HeldLock:
 class Locks:
     """The locks of one repository, as files in one private folder."""
 
-    def __init__(self, folder: Path, *, command: str = "khlone") -> None:
+    def __init__(self, folder: Path, *, command: str | None = None) -> None:
         self._folder = folder
-        self._command = command
+        self._command = _own_command() if command is None else command
+        self._nested = threading.local()
 
     def try_operation(self, clone_id: str) -> HeldLock | None:
         """The operation lock of a clone, or `None` at once when somebody holds it."""
@@ -83,27 +88,40 @@ class Locks:
     ) -> Iterator[HeldLock]:
         """Only one process at a time moves one target branch."""
         digest = hashlib.sha256(target.encode(errors="surrogateescape")).hexdigest()[:16]
-        held = self._acquire(self._folder / f"landing-{digest}.lock", wait_s, what=f"landing on {target}", told=told)
-        try:
+        path = self._folder / f"landing-{digest}.lock"
+        with self._state_lock("landing", path, wait_s, what=f"landing on {target}", told=told) as held:
             yield held
-        finally:
-            held.release()
 
     @contextlib.contextmanager
     def repository(
         self, *, wait_s: float = STATE_WAIT_S, told: Callable[[str], None] | None = None
     ) -> Iterator[HeldLock]:
         """Only one process at a time changes admin folders and the like."""
-        held = self._acquire(self._folder / "repository.lock", wait_s, what="the repository", told=told)
+        path = self._folder / "repository.lock"
+        with self._state_lock("repository", path, wait_s, what="the repository", told=told) as held:
+            yield held
+
+    @contextlib.contextmanager
+    def _state_lock(
+        self, kind: str, path: Path, wait_s: float, *, what: str, told: Callable[[str], None] | None
+    ) -> Iterator[HeldLock]:
+        """Wait for a state lock, which only nests in the one order: another one would wait for itself."""
+        nested: list[str] = self._nested.__dict__.setdefault("kinds", [])
+        if nested and _ORDER.index(kind) <= _ORDER.index(nested[-1]):
+            raise RuntimeError(f"a {kind} lock was wanted inside a {nested[-1]} lock")
+        held = self._acquire(path, wait_s, what=what, told=told)
+        nested.append(kind)
         try:
             yield held
         finally:
+            nested.pop()
             held.release()
 
     def _acquire(
         self, path: Path, wait_s: float, *, what: str = "the clone", told: Callable[[str], None] | None = None
     ) -> HeldLock:
-        make_private_dir(self._folder)
+        with explained(self._folder):
+            make_private_dir(self._folder)
         descriptors: list[int] = []
         started = time.monotonic()
         lock = FileLock(
@@ -163,6 +181,19 @@ class Locks:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise NotPermitted(f"cannot lock {path}: {os.strerror(error.errno).lower()}", path=path) from error
             raise
+
+
+def _own_command() -> str:
+    """This program and its verb, which is all of a command line that others may see."""
+    words = iter(sys.argv[1:])
+    verb = ""
+    for word in words:
+        if word == "-C":
+            next(words, None)
+        elif not word.startswith("-"):
+            verb = word if word.isalpha() else ""
+            break
+    return f"{os.path.basename(sys.argv[0]) if sys.argv else 'khlone'} {verb}".strip()
 
 
 def _read_holder(path: Path) -> str:
