@@ -22,7 +22,7 @@ from khlone.errors import KhloneError, Locked, NoSuchRef, RepositoryUnsupported,
 from khlone.locks import HeldLock
 from khlone.operations import changes, undo
 from khlone.process import Completed
-from khlone.repository import RefUpdate, failure
+from khlone.repository import RefUpdate, failure, null_oid
 from khlone.values import dataclass
 
 _INDEX_WAIT_S = 5.0
@@ -138,6 +138,7 @@ def _fast_forward(app: App, target: str, old: str, new: str, checkout: Checkout,
             time.sleep(0.05)
             continue
         if app.repository.read_ref(f"refs/heads/{target}") != old:
+            take_back(app, target, old, new, checkout, lock)
             return False
         if any(words in text for words in _WOULD_LOSE):
             named = [line.strip() for line in text.splitlines() if line.startswith("\t")]
@@ -218,13 +219,13 @@ def require_clean(app: App, target: str, checkout: Checkout, paths: list[PathCha
     """
     touched = {change.path for change in paths}
     status = changes.read_status(app, checkout.worktree, tracked_only=True)
-    overlap = sorted(touched & set(status.changes.uncommitted))
-    overlap += [path for path in _hidden_edits(app, checkout, touched) if path not in overlap]
-    overlap += [
+    overlap = touched & set(status.changes.uncommitted)
+    overlap |= set(_hidden_edits(app, checkout, touched))
+    overlap |= {
         change.path for change in paths if change.old_mode == 0 and _is_in_the_way(checkout, change.path, paths)
-    ]
+    }
     if overlap:
-        raise TargetDirty(target, checkout.worktree, overlap)
+        raise TargetDirty(target, checkout.worktree, sorted(overlap))
 
 
 def _hidden_edits(app: App, checkout: Checkout, touched: set[str]) -> Iterator[str]:
@@ -268,14 +269,8 @@ def _holds_more(folder: Path, path: str, leaving: set[str]) -> bool:
 # -- after a crash: put the old content back, then go on --------------------------------------
 
 
-def restore_half_applied(
-    app: App, target: str, old: str, new: str, checkout: Checkout, operation_id: str, lock: HeldLock
-) -> None:
-    """Undo a fast-forward that was killed half way, so that it can be run again.
-
-    Every changed path was clean when it began (the journal says so). Raises TargetDirty,
-    with every file as it is, when a path holds something that neither commit explains.
-    """
+def clear_locks_of_the_dead(app: App, target: str, checkout: Checkout, operation_id: str) -> None:
+    """Unlink the lock files that a killed fast-forward of this operation left."""
     undo.clear_stale_locks(
         app,
         [
@@ -286,15 +281,45 @@ def restore_half_applied(
         ],
         operation_id,
     )
+
+
+def restore_half_applied(app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock) -> None:
+    """Undo a fast-forward that stopped half way, so that it can be run again.
+
+    Every changed path was clean when it began (the journal says so). Raises TargetDirty,
+    with every file as it is, when a path holds something that neither commit explains.
+    """
     if files.exists(checkout.git_dir / "index.lock"):
         raise Locked(_index_of(checkout), "another git command (index.lock)", _INDEX_WAIT_S)
     paths = path_changes(app, old, new)
-    strange = [change.path for change in paths if not _is_explained(app, checkout, change)]
-    strange += _strange_in_index(app, checkout, paths)
+    entries = _index_entries(app, checkout)
+    strange = {change.path for change in paths if not _is_explained(app, checkout, change)}
+    strange |= {change.path for change in paths if _entry(entries, change) not in (_old(change), _new(change))}
     if strange:
-        raise TargetDirty(target, checkout.worktree, sorted(set(strange)))
+        raise TargetDirty(target, checkout.worktree, sorted(strange))
     _put_back(app, checkout, paths, lock)
     faults.point("merge.recover-restored")
+
+
+def take_back(app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock) -> None:
+    """Undo a fast-forward that wrote files and index and then found the target moved from `old`.
+
+    git writes the index before it moves the ref, and a commit may come between. Only what
+    that commit did not change goes back, and only where index and file are as we wrote
+    them; a file that was edited since stays, with its index entry.
+    """
+    tip = app.repository.read_ref(f"refs/heads/{target}")
+    if tip is None:
+        return
+    moved = {change.path for change in path_changes(app, old, tip)}
+    entries = _index_entries(app, checkout)
+    left = [
+        change
+        for change in path_changes(app, old, new)
+        if change.path not in moved and _entry(entries, change) == _new(change) and _is_explained(app, checkout, change)
+    ]
+    if left:
+        _put_back(app, checkout, left, lock)
 
 
 def _is_explained(app: App, checkout: Checkout, change: PathChange) -> bool:
@@ -325,7 +350,8 @@ def _content(app: App, checkout: Checkout, change: PathChange, *, new: bool) -> 
     return done.stdout if done.status == 0 else None
 
 
-def _strange_in_index(app: App, checkout: Checkout, paths: list[PathChange]) -> list[str]:
+def _index_entries(app: App, checkout: Checkout) -> dict[str, tuple[int, str]]:
+    """(mode, oid) of each path in the index; the mode is -1 for a path in conflict."""
     listed = app.repository.git("ls-files", "-s", "-z", "--full-name", "--", ":/", cwd=checkout.worktree)
     entries: dict[str, tuple[int, str]] = {}
     for item in listed.stdout.split(b"\0"):
@@ -333,15 +359,19 @@ def _strange_in_index(app: App, checkout: Checkout, paths: list[PathChange]) -> 
             facts, _, name = item.partition(b"\t")
             mode, oid, stage = facts.decode().split(" ")
             entries[os.fsdecode(name)] = (int(mode, 8), oid) if stage == "0" else (-1, oid)
-    strange = []
-    for change in paths:
-        absent = (0, "0" * len(change.old_oid))
-        if entries.get(change.path, absent) not in (
-            (change.old_mode, change.old_oid),
-            (change.new_mode, change.new_oid),
-        ):
-            strange.append(change.path)
-    return strange
+    return entries
+
+
+def _entry(entries: dict[str, tuple[int, str]], change: PathChange) -> tuple[int, str]:
+    return entries.get(change.path, (0, null_oid(change.old_oid)))
+
+
+def _old(change: PathChange) -> tuple[int, str]:
+    return change.old_mode, change.old_oid
+
+
+def _new(change: PathChange) -> tuple[int, str]:
+    return change.new_mode, change.new_oid
 
 
 def _put_back(app: App, checkout: Checkout, paths: list[PathChange], lock: HeldLock) -> None:

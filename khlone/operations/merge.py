@@ -18,6 +18,7 @@ from khlone.errors import (
     CloneDirty,
     CloneNotReady,
     GateFailed,
+    GitFailed,
     KhloneError,
     NoSuchRef,
     NoTarget,
@@ -352,10 +353,10 @@ def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout
     if checkout is None or landing.is_before_any_change(error, checkout):
         return True
     try:
+        if isinstance(error, GitFailed) and _was_killed(error):
+            landing.clear_locks_of_the_dead(app, candidate.target, checkout, attempt.operation_id)
         if _is_half_applied(app, checkout, candidate):
-            landing.restore_half_applied(
-                app, candidate.target, candidate.old, candidate.oid, checkout, attempt.operation_id, attempt.lock
-            )
+            landing.restore_half_applied(app, candidate.target, candidate.old, candidate.oid, checkout, attempt.lock)
     except KhloneError as problem:
         app.told(f"warning: {landing.explain(problem)}; `git khlone doctor --fix` goes on")
         return False
@@ -365,7 +366,12 @@ def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout
 def _is_half_applied(app: App, checkout: landing.Checkout, candidate: Candidate) -> bool:
     status = changes.read_status(app, checkout.worktree, tracked_only=True)
     touched = {change.path for change in landing.path_changes(app, candidate.old, candidate.oid)}
-    return bool(touched & set(status.changes.uncommitted)) or (checkout.git_dir / "index.lock").exists()
+    return bool(touched & set(status.changes.uncommitted))
+
+
+def _was_killed(error: GitFailed) -> bool:
+    status = error.facts["exit"]
+    return isinstance(status, int) and status < 0
 
 
 # -- recovery --------------------------------------------------------------------------------
@@ -404,15 +410,18 @@ def _finish_landing(
     checkout = landing.find_checkout(app, target)
     if tip == old:
         if checkout is not None and str(checkout.worktree) == plan["worktree"]:
-            landing.restore_half_applied(app, target, old, new, checkout, operation_id, lock)
+            landing.clear_locks_of_the_dead(app, target, checkout, operation_id)
+            landing.restore_half_applied(app, target, old, new, checkout, lock)
         elif checkout is not None:
             landing.require_clean(app, target, checkout, landing.path_changes(app, old, new))
         return landing.land(app, target, old, new, checkout, lock)
     if tip is None:
         return False
     contained = app.repository.git("merge-base", "--is-ancestor", new, tip, check=False)
-    if contained.status == 0 and checkout is not None:
-        undo.clear_stale_locks(app, [checkout.git_dir / "index.lock", checkout.git_dir / "HEAD.lock"], operation_id)
+    if checkout is not None:
+        landing.clear_locks_of_the_dead(app, target, checkout, operation_id)
+        if contained.status != 0 and str(checkout.worktree) == plan["worktree"]:
+            landing.take_back(app, target, old, new, checkout, lock)
     return contained.status == 0
 
 
