@@ -32,10 +32,12 @@ VERBS = {
     "path": "Print the folder of a clone.",
     "env": "Print the variables of a clone.",
     "exec": "Run a command in a clone.",
+    "diff": "Show what a clone has changed since it left its target.",
     "merge": "Bring the branches of clones back to their target.",
     "remove": "Move clones to the trash.",
     "trash": "Show what can be restored.",
     "restore": "Bring a clone back from the trash.",
+    "log": "Show what was done.",
     "doctor": "Find what is wrong, and mend it with --fix.",
 }
 #: Options of the whole command that take a value.

@@ -365,3 +365,35 @@ class Finding:
     clone: str | None = None
     fix: str | None = None
     fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedOperation:
+    """One operation as `log` shows it. `outcome` and `ended_at` are `None` while it is open."""
+
+    id: str
+    kind: OperationKind
+    clone: str
+    started_at: str
+    ended_at: str | None
+    outcome: Outcome | None
+    undoable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChange:
+    """One changed file: git's status letter, lines added and deleted (`None` for a binary file)."""
+
+    path: str
+    status: str
+    added: int | None
+    deleted: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diff:
+    """What a clone has changed since it left its target."""
+
+    name: str
+    target: str | None
+    files: Sequence[FileChange]

@@ -40,10 +40,22 @@ class Output:
         if not self.as_json:
             _write(self._answers, text + "\n")
 
+    def raw_answer(self, content: bytes) -> None:
+        """Print bytes of the answer as they are; nothing under `--json`."""
+        if not self.as_json:
+            self._answers.flush()
+            self._answers.buffer.write(content)
+            self._answers.flush()
+
     def tell(self, text: str) -> None:
         """Print a line of the story; nothing under `--quiet`."""
         if not self.quiet:
             _write(sys.stderr, f"khlone: {text}\n")
+
+    def raw_story(self, text: str) -> None:
+        """Print what another program said on its stderr; nothing under `--quiet`."""
+        if text and not self.quiet:
+            _write(sys.stderr, text if text.endswith("\n") else text + "\n")
 
     def error(self, error: KhloneError) -> None:
         """Print a refusal or failure with its hint, as the document under `--json`."""

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -121,6 +121,7 @@ def run(
     timeout_s: float = 600.0,
     keep_open: Sequence[int] = (),
     capture_bytes: int = CAPTURE_BYTES,
+    started: Callable[[int], None] | None = None,
 ) -> Completed:
     """Run a program to its end with captured output; never raises for its exit status.
 
@@ -128,7 +129,7 @@ def run(
     The child leads a process group of its own, which is ended on time-out and on an
     exception. Of each stream the first `capture_bytes` are kept, the rest is read and
     dropped (`truncated`). What the program leaves running is not waited for, even where
-    it holds the output open. Raises CommandNotFound.
+    it holds the output open. `started` is told the pid once it runs. Raises CommandNotFound.
     """
     try:
         child = subprocess.Popen(
@@ -144,6 +145,8 @@ def run(
     except (OSError, ValueError) as error:
         raise _not_started(argv[0], cwd, error) from error
     try:
+        if started is not None:
+            started(child.pid)
         return _Conversation(child, stdin or b"", capture_bytes).to_end(timeout_s)
     except BaseException:
         if child.returncode is None:

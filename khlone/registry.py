@@ -139,6 +139,13 @@ class Registry:
         """Every operation that has not ended, oldest first."""
         return [_operation(row) for row in self._rows("SELECT * FROM operations WHERE ended_at IS NULL ORDER BY id")]
 
+    def operations(self, *, name: str | None = None, limit: int | None = None) -> list[Operation]:
+        """The operations of the journal, newest first, of one clone's name or of all."""
+        where = "" if name is None else "WHERE name = ?"
+        values: list[object] = [] if name is None else [name]
+        query = f"SELECT * FROM operations {where} ORDER BY id DESC LIMIT ?"  # noqa: S608
+        return [_operation(row) for row in self._rows(query, [*values, -1 if limit is None else limit])]
+
     def operation(self, operation_id: str) -> Operation | None:
         """One operation, ended or not."""
         rows = self._rows("SELECT * FROM operations WHERE id = ?", (operation_id,))
