@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -137,12 +138,18 @@ def _new_place(app: App, entry: TrashRecord) -> tuple[CloneRecord, list[str]]:
 
 
 def _free(wanted: str, is_free: Callable[[str], bool]) -> str:
-    """`wanted`, else the first of wanted-restored, wanted-restored-2, ... that is free."""
-    candidate, number = wanted, 1
-    while not is_free(candidate):
-        candidate = f"{wanted}-restored" if number == 1 else f"{wanted}-restored-{number}"
-        number += 1
-    return candidate
+    """`wanted`, else the first of wanted-restored, wanted-restored-2, ... that is free.
+
+    A name in a folder that cannot be there any more moves out of it: a/b becomes a-b-restored.
+    """
+    if is_free(wanted):
+        return wanted
+    for number in itertools.count(1):
+        suffix = "-restored" if number == 1 else f"-restored-{number}"
+        for candidate in (f"{wanted}{suffix}", f"{wanted.replace('/', '-')}{suffix}"):
+            if is_free(candidate):
+                return candidate
+    raise AssertionError("there is always another number")
 
 
 # -- executing -------------------------------------------------------------------------------
