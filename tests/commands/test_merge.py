@@ -315,7 +315,8 @@ def test_nothing_ahead_is_held_and_no_failure(
 def test_what_has_landed_does_not_land_again_by_another_strategy(
     khlone: Khlone, commit: Commit, project: Path, first: str, then: str
 ) -> None:
-    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    path = worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    commit(path, {"b.txt": "b\n"}, "two commits, so that squashing them makes another one")
     merge(khlone, project, "a", first)
 
     assert held(merge(khlone, project, "a", then)) == [("a", "nothing-to-merge")]

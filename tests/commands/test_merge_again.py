@@ -83,7 +83,8 @@ def test_the_clone_keeps_its_branch_and_worktree(khlone: Khlone, git: Git, commi
 def test_a_merged_clone_is_ready_again_with_new_work_which_lands_too(
     khlone: Khlone, git: Git, commit: Commit, project: Path, strategy: str
 ) -> None:
-    path = worked(khlone, commit, project, "a", {"notes.txt": edited(NOTES, 3, "one"), "a.txt": "a\n"})
+    path = worked(khlone, commit, project, "a", {"notes.txt": edited(NOTES, 3, "one")})
+    commit(path, {"a.txt": "a\n"}, "two commits, so that squashing them makes another one")
     merge(khlone, project, "a", strategy)
     assert show(khlone, project, "a")["state"] == "merged"
     worked(khlone, commit, project, "other", {"notes.txt": edited(NOTES, 12, "other")})
@@ -104,7 +105,8 @@ def test_a_merged_clone_is_ready_again_with_new_work_which_lands_too(
 def test_a_landing_that_was_taken_back_can_be_made_again(
     khlone: Khlone, git: Git, commit: Commit, project: Path, strategy: str
 ) -> None:
-    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    path = worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    commit(path, {"b.txt": "b\n"}, "two commits, so that squashing them makes another one")
     merge(khlone, project, "a", strategy)
     git("branch", "-q", "-f", "main", "main~1", cwd=project)
 
