@@ -37,6 +37,7 @@ VERBS = {
     "remove": "Move clones to the trash.",
     "trash": "Show what can be restored.",
     "restore": "Bring a clone back from the trash.",
+    "prune": "Remove what is done with; --trash deletes old trash for good.",
     "log": "Show what was done.",
     "doctor": "Find what is wrong, and mend it with --fix.",
 }

@@ -483,7 +483,8 @@ class NotIntegrated(KhloneError):
 
     def __init__(self, name: str, target: str | None, commits: int | None) -> None:
         count = f"{commits} commit{'' if commits == 1 else 's'}" if commits else "commits"
-        where = f"are not in {target}" if target else "are in no other branch"
+        are = "is" if commits == 1 else "are"
+        where = f"{are} not in {target}" if target else f"{are} in no other branch"
         super().__init__(
             f"{name} has {count} that {where}",
             hint=f"git khlone merge {name}, or `git khlone remove --force {name}` (the branch is kept)",
@@ -504,6 +505,29 @@ class SessionLive(KhloneError):
             hint=f"end them, or `git khlone remove --force {name}`",
             name=name,
             processes=list(processes),
+        )
+
+
+class Untouched(KhloneError):
+    """A clone to be pruned has no commit of its own yet: somebody may just have made it."""
+
+    code = "untouched"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} has no commit of its own yet", hint=f"git khlone remove {name}, if nobody wants it", name=name
+        )
+
+
+class CloneLocked(KhloneError):
+    """The worktree of a clone to be pruned was locked by hand."""
+
+    code = "clone-locked"
+
+    def __init__(self, name: str, reason: str) -> None:
+        because = f": {reason}" if reason else ""
+        super().__init__(
+            f"the worktree of {name} is locked{because}", hint="git worktree unlock it first", name=name, reason=reason
         )
 
 

@@ -60,6 +60,13 @@ POINTS: tuple[str, ...] = (
     "restore.trash-dropped",
     "restore.ready",
     "restore.finished",
+    "purge.reserved",
+    "purge.worktree",
+    "purge.admin",
+    "purge.config-dir",
+    "purge.refs",
+    "purge.ended",
+    "purge.finished",
 )
 
 _known = frozenset(POINTS)

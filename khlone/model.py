@@ -59,6 +59,7 @@ class OperationKind(enum.StrEnum):
     MERGE = "merge"
     REMOVE = "remove"
     RESTORE = "restore"
+    PURGE = "purge"
 
 
 class Outcome(enum.StrEnum):
@@ -319,6 +320,15 @@ class RemoveResult:
 
     removed: Sequence[Removed]
     kept: Sequence[Kept]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """The outcome of one `prune`; `purged` holds ids of trash."""
+
+    removed: Sequence[Removed]
+    kept: Sequence[Kept]
+    purged: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ def _recover_one(app: App, operation: Operation) -> Recovered | None:
 
 
 def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered:
-    from khlone.operations import merge, remove, restore
+    from khlone.operations import merge, purge, remove, restore
 
     if operation.kind is OperationKind.CREATE:
         return _recover_create(app, operation, lock)
@@ -75,6 +75,8 @@ def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered
         messages = merge.recover(app, operation, lock)
     elif operation.kind is OperationKind.REMOVE:
         messages = remove.recover(app, operation, lock)
+    elif operation.kind is OperationKind.PURGE:
+        messages = purge.recover(app, operation, lock)
     else:
         messages = restore.recover(app, operation, lock)
     return Recovered(operation=operation, outcome=Outcome.RECOVERED, messages=tuple(messages))

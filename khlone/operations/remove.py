@@ -60,7 +60,7 @@ def remove(app: App, wanted: Sequence[str | None], *, force: bool = False, dry_r
     kept: list[Kept] = []
     for clone in clones:
         try:
-            removed.append(_remove_one(app, clone, force=force, dry_run=dry_run))
+            removed.append(remove_one(app, clone, force=force, dry_run=dry_run))
         except KhloneError as error:
             kept.append(
                 Kept(
@@ -70,7 +70,8 @@ def remove(app: App, wanted: Sequence[str | None], *, force: bool = False, dry_r
     return RemoveResult(removed=removed, kept=kept)
 
 
-def _remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> Removed:
+def remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> Removed:
+    """Move one clone to the trash; raises what keeps it."""
     with journal.held(app, clone.id, clone.name) as lock:
         current = app.registry.clone_by_id(clone.id)
         if current is None or current.state not in REMOVABLE:

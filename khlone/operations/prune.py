@@ -1,0 +1,151 @@
+"""Which clones are done with, and which trash is old enough to go?
+
+A clone is done with when its work is integrated, its worktree clean and nothing runs in
+it: then it goes to the trash, as `remove` without force would put it there. Trash goes
+by age and by total size, oldest first; see purge.py for what stays of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Sequence
+
+from khlone.app import App
+from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive, Untouched
+from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
+from khlone.operations import create, purge, recovery, remove, undo
+from khlone.registry import TrashRecord
+from khlone.values import dataclass
+from khlone.worktrees import read_entry
+
+DEFAULT_AGE = "30d"
+#: A clock that is this far ahead of the last operation is doubted before anything goes by age.
+_DOUBTFUL_S = 180 * 86400.0
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_UNITS_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneRequest:
+    """What `prune` was asked for. With `trash` the trash is pruned instead of the clones."""
+
+    trash: bool = False
+    age: str | None = None
+    size: str | None = None
+    dry_run: bool = False
+
+
+def prune(app: App, request: PruneRequest) -> PruneResult:
+    """Remove every clone that is done with, or purge the trash; raises InvalidSetting for a bad age or size."""
+    limits = _limits(app, request) if request.trash else None
+    if not app.has_registry:
+        return PruneResult(removed=(), kept=(), purged=())
+    app.prepare_state()
+    if not request.dry_run:
+        recovery.recover(app)
+    if limits is not None:
+        kept, purged = _prune_trash(app, *limits, request)
+        return PruneResult(removed=(), kept=kept, purged=purged)
+    removed: list[Removed] = []
+    left: list[Kept] = []
+    for clone in app.registry.clones():
+        try:
+            _require_done_with(app, clone)
+            removed.append(remove.remove_one(app, clone, force=False, dry_run=request.dry_run))
+        except KhloneError as error:
+            left.append(_kept(clone.name, error))
+    return PruneResult(removed=removed, kept=left, purged=())
+
+
+def _kept(name: str, error: KhloneError) -> Kept:
+    return Kept(name=name, code=error.code, message=error.message, exit_code=error.exit_code, hint=error.hint)
+
+
+def _require_done_with(app: App, clone: CloneRecord) -> None:
+    """Raise for what `remove` would not mind and a sweep must: a clone just made, locked by hand, or stood in."""
+    if app.location.git_dir == undo.admin_path(app, clone):
+        raise SessionLive(clone.name, ["this command"])
+    entry = read_entry(undo.admin_path(app, clone))
+    if entry is not None and entry.locked is not None and entry.locked != create.lock_reason(clone):
+        raise CloneLocked(clone.name, entry.locked)
+    if clone.merged_head is None and app.repository.read_ref(clone.ref) == clone.base:
+        raise Untouched(clone.name)
+
+
+# -- the trash -----------------------------------------------------------------------------
+
+
+def _limits(app: App, request: PruneRequest) -> tuple[float, int | None]:
+    """The age in seconds and the size in bytes beyond which trash goes."""
+    age = request.age if request.age is not None else app.settings.values.get("trash.age", DEFAULT_AGE)
+    size = request.size if request.size is not None else app.settings.values.get("trash.size")
+    return duration_s(age), None if size is None else size_bytes(size)
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a duration such as 90m, 12h, 30d, 2w or plain seconds; raises InvalidSetting."""
+    match = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", text.strip())
+    if match is None:
+        raise InvalidSetting("khlone.trash.age", text, "it must be a number with s, m, h, d or w")
+    return float(int(match[1]) * _UNITS_S[match[2] or "s"])
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of a size such as 500M or 10G (powers of 1024); raises InvalidSetting."""
+    match = re.fullmatch(r"(\d{1,12})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise InvalidSetting("khlone.trash.size", text, "it must be a number with K, M, G or T")
+    return int(match[1]) * _UNITS_BYTES[match[2].upper()]
+
+
+def _prune_trash(app: App, age_s: float, size: int | None, request: PruneRequest) -> tuple[list[Kept], list[str]]:
+    entries = [entry for entry in app.registry.trash() if entry.clone.state is CloneState.TRASHED]
+    by_age = request.age is not None or not _is_clock_doubtful(app)
+    if not by_age:
+        app.told("warning: the clock is far ahead of the last operation here: nothing goes by age (say --age AGE)")
+    going = _chosen(entries, age_s if by_age else None, size)
+    kept: list[Kept] = []
+    purged: list[str] = []
+    for entry in going:
+        if request.dry_run:
+            purged.append(entry.id)
+            continue
+        try:
+            if purge.purge(app, entry):
+                app.told(f"{entry.clone.name} ({entry.id}): its files are deleted, what git has of them stays in trash")
+        except (KhloneError, OSError) as error:
+            failed = error if isinstance(error, KhloneError) else KhloneError(str(error))
+            kept.append(_kept(entry.clone.name, failed))
+        else:
+            purged.append(entry.id)
+    return kept, purged
+
+
+def _chosen(entries: Sequence[TrashRecord], age_s: float | None, size: int | None) -> list[TrashRecord]:
+    """Oldest first: what is too old, then what is too much. An entry without a folder has gone already."""
+    oldest_first = [entry for entry in reversed(entries) if entry.bytes > 0 or entry.holds.ignored > 0]
+    now = datetime.datetime.now(datetime.UTC)
+    going = [entry for entry in oldest_first if age_s is not None and _age_s(entry, now) > age_s]
+    if size is not None:
+        left = sum(entry.bytes for entry in oldest_first) - sum(entry.bytes for entry in going)
+        for entry in oldest_first:
+            if left <= size:
+                break
+            if entry not in going:
+                going.append(entry)
+                left -= entry.bytes
+    return going
+
+
+def _age_s(entry: TrashRecord, now: datetime.datetime) -> float:
+    """Never negative: a clock that was set back makes nothing young that is old, and nothing old."""
+    return max(0.0, (now - datetime.datetime.fromisoformat(entry.removed_at)).total_seconds())
+
+
+def _is_clock_doubtful(app: App) -> bool:
+    last = app.registry.operations(limit=1)
+    if not last:
+        return False
+    then = datetime.datetime.fromisoformat(last[0].started_at)
+    return (datetime.datetime.now(datetime.UTC) - then).total_seconds() > _DOUBTFUL_S
