@@ -1,8 +1,8 @@
 """Which clones exist, in which state, and who may change that?
 
 `Registry` reads; `Registry.transaction()` gives a `Transaction` that changes. A state
-only changes from a state that the caller names (compare-and-swap, with the epoch), so
-that two commands never both believe they moved a clone. A name, a path and a branch
+only changes from a state that the caller names (compare-and-swap; each change raises the
+epoch), so that two commands never both believe they moved a clone. A name, a path and a branch
 belong to one live clone. The journal of operations lies beside the clones, so that one
 commit ends an operation and publishes its effect.
 """
@@ -127,7 +127,7 @@ class Registry:
 
     def clone(self, name: str) -> CloneRecord | None:
         """The live clone of that name, by exact letters."""
-        rows = self._rows(f"{_CLONES} WHERE c.folded = ? AND {_LIVE}", (folded(name),))
+        rows = self._rows(f"{_CLONES} WHERE c.folded = CAST(? AS TEXT) AND {_LIVE}", (raw(folded(name)),))
         return next((_clone(row) for row in rows if row["name"] == name), None)
 
     def clone_by_id(self, clone_id: str) -> CloneRecord | None:
@@ -141,8 +141,8 @@ class Registry:
 
     def operations(self, *, name: str | None = None, limit: int | None = None) -> list[Operation]:
         """The operations of the journal, newest first, of one clone's name or of all."""
-        where = "" if name is None else "WHERE name = ?"
-        values: list[object] = [] if name is None else [name]
+        where = "" if name is None else "WHERE name = CAST(? AS TEXT)"
+        values: list[object] = [] if name is None else [raw(name)]
         query = f"SELECT * FROM operations {where} ORDER BY id DESC LIMIT ?"  # noqa: S608
         return [_operation(row) for row in self._rows(query, [*values, -1 if limit is None else limit])]
 
@@ -209,17 +209,18 @@ class Transaction:
         self._connection.execute(
             """INSERT INTO clones
             (id, name, folded, target, path, admin, state, reason, agent, isolation, config_dir, created_at, epoch)
-            VALUES (?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?)""",
+            VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?,
+                CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?)""",
             (
                 clone.id,
-                clone.name,
-                folded(clone.name),
-                None if clone.target is None else raw(clone.target),
+                raw(clone.name),
+                raw(folded(clone.name)),
+                _raw_or_none(clone.target),
                 os.fsencode(clone.path),
-                clone.admin,
+                raw(clone.admin),
                 clone.state,
-                clone.reason,
-                clone.agent,
+                _raw_or_none(clone.reason),
+                _raw_or_none(clone.agent),
                 clone.isolation,
                 None if clone.config_dir is None else os.fsencode(clone.config_dir),
                 clone.created_at,
@@ -247,17 +248,26 @@ class Transaction:
         from_states: Collection[CloneState] | None = None,
         reason: str | None = None,
     ) -> None:
-        """Change a clone's state if it is still the one that `clone` says, else raise CloneNotReady."""
+        """Change a clone's state if it is still the one that `clone` says, else raise CloneNotReady.
+
+        Raises CloneExists when one comes back whose name, path or branch another has meanwhile.
+        """
         allowed = (clone.state,) if from_states is None else tuple(from_states)
         marks = ", ".join("?" * len(allowed))
-        changed = self._connection.execute(
-            f"UPDATE clones SET state = ?, reason = ?, epoch = epoch + 1 WHERE id = ? AND state IN ({marks})",  # noqa: S608
-            (to, reason, clone.id, *allowed),
-        ).rowcount
+        try:
+            changed = self._connection.execute(
+                f"""UPDATE clones SET state = ?, reason = CAST(? AS TEXT), epoch = epoch + 1
+                WHERE id = ? AND state IN ({marks})""",  # noqa: S608
+                (to, _raw_or_none(reason), clone.id, *allowed),
+            ).rowcount
+            self._connection.execute(
+                "UPDATE branches SET live = ? WHERE clone = ? AND ?", (int(to not in GONE_STATES), clone.id, changed)
+            )
+        except sqlite3.IntegrityError as error:
+            raise CloneExists(clone.name, clone.path) from error
         if changed != 1:
             found = self._connection.execute("SELECT state, reason FROM clones WHERE id = ?", (clone.id,)).fetchone()
             raise CloneNotReady(clone.name, found["state"] if found else "gone", found["reason"] if found else None)
-        self._connection.execute("UPDATE branches SET live = ? WHERE clone = ?", (int(to not in GONE_STATES), clone.id))
 
     def note_merged(self, clone_id: str, head: str | None) -> None:
         """Remember which tip of the clone's branch has landed."""
@@ -266,14 +276,15 @@ class Transaction:
     def rename_clone(self, clone_id: str, *, name: str, branch: str, path: Path) -> None:
         """Give a clone another name, branch and path."""
         self._connection.execute(
-            "UPDATE clones SET name = ?, folded = ?, path = CAST(? AS TEXT) WHERE id = ?",
-            (name, folded(name), os.fsencode(path), clone_id),
+            """UPDATE clones SET name = CAST(? AS TEXT), folded = CAST(? AS TEXT), path = CAST(? AS TEXT)
+            WHERE id = ?""",
+            (raw(name), raw(folded(name)), os.fsencode(path), clone_id),
         )
         self._connection.execute("UPDATE branches SET name = CAST(? AS TEXT) WHERE clone = ?", (raw(branch), clone_id))
 
     def set_admin(self, clone_id: str, admin: str) -> None:
         """Note which admin folder git chose."""
-        self._connection.execute("UPDATE clones SET admin = ? WHERE id = ?", (admin, clone_id))
+        self._connection.execute("UPDATE clones SET admin = CAST(? AS TEXT) WHERE id = ?", (raw(admin), clone_id))
 
     def delete_clone(self, clone_id: str) -> None:
         """Forget a clone, its branch and its trash; the journal keeps what was done."""
@@ -291,12 +302,12 @@ class Transaction:
         """Write the plan of an operation."""
         self._connection.execute(
             """INSERT INTO operations (id, kind, clone, name, plan, step, pid, start_ticks, boot_id, host, started_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            VALUES (?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?)""",
             (
                 operation.id,
                 operation.kind,
                 operation.clone_id,
-                operation.name,
+                raw(operation.name),
                 json.dumps(operation.plan),
                 operation.step,
                 operation.owner.pid,
@@ -316,8 +327,9 @@ class Transaction:
     def end_operation(self, operation_id: str, outcome: Outcome, message: str | None = None) -> None:
         """Close an operation; the oldest closed ones beyond a bound are dropped."""
         self._connection.execute(
-            "UPDATE operations SET ended_at = ?, outcome = ?, message = ? WHERE id = ? AND ended_at IS NULL",
-            (utc_now(), outcome, message, operation_id),
+            """UPDATE operations SET ended_at = ?, outcome = ?, message = CAST(? AS TEXT)
+            WHERE id = ? AND ended_at IS NULL""",
+            (utc_now(), outcome, _raw_or_none(message), operation_id),
         )
         self._connection.execute(
             """DELETE FROM operations WHERE ended_at IS NOT NULL AND id NOT IN
@@ -392,7 +404,11 @@ class Transaction:
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a fact about the repository as a whole."""
-        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, CAST(? AS TEXT))", (key, raw(value)))
+
+
+def _raw_or_none(text: str | None) -> bytes | None:
+    return None if text is None else raw(text)
 
 
 def _nested(one: str, other: str) -> bool:
