@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -107,8 +106,14 @@ class App:
 
     @property
     def has_registry(self) -> bool:
-        """Whether there is a registry to read; a repository without clones has none."""
-        return self.registry_path.exists()
+        """Whether there is a registry to read; a repository without clones has none.
+
+        An empty file is none: SQLite would take it for a new database without clones.
+        """
+        try:
+            return self.registry_path.stat().st_size > 0
+        except OSError:
+            return False
 
     @cached_property
     def locks(self) -> Locks:
@@ -187,7 +192,7 @@ class App:
         if isinstance(identity, str) and not self._is_copy(known):
             self._write_identity(path, {"id": identity, **here})
             return identity
-        fresh = secrets.token_hex(8)
+        fresh = os.urandom(8).hex()
         if content is None and self.state_dir.is_dir():
             return self._first_identity(path, {"id": fresh, **here})
         self._write_identity(path, {"id": fresh, **here})
@@ -195,7 +200,7 @@ class App:
 
     def _first_identity(self, path: Path, content: Mapping[str, object]) -> str:
         """Write the first identity, unless another process was faster: then theirs."""
-        temporary = path.with_name(f"id.{secrets.token_hex(4)}.tmp")
+        temporary = path.with_name(f"id.{os.urandom(4).hex()}.tmp")
         files.write_new(temporary, json.dumps(content).encode() + b"\n")
         try:
             os.link(temporary, path)

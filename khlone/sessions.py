@@ -135,6 +135,9 @@ def git_processes_near(folders: Sequence[Path]) -> list[FoundProcess]:
     import psutil
 
     roots = [os.path.realpath(folder) for folder in folders]
+    callers: set[int] = set()
+    with contextlib.suppress(psutil.Error):
+        callers = {parent.pid for parent in psutil.Process().parents()}
     found = []
     for candidate in psutil.process_iter(["cwd", "name", "status", "create_time", "cmdline"]):
         facts = candidate.info
@@ -143,6 +146,8 @@ def git_processes_near(folders: Sequence[Path]) -> list[FoundProcess]:
             continue
         cwd = facts["cwd"]
         words = facts["cmdline"] or []
+        if candidate.pid in callers and "khlone" in words:
+            continue  # `git khlone ...`: git waits for this very process
         near = cwd is None or any(cwd == root or cwd.startswith(root + os.sep) for root in roots)
         named = any(word.startswith(tuple(roots)) for word in words if word.startswith("/"))
         if near or named:

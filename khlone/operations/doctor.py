@@ -8,16 +8,16 @@ what is foreign and poisons the repository is moved to quarantine, never deleted
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from khlone import files, sessions, worktrees
+from khlone import files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.model import CloneRecord, CloneState, Finding, Severity
 from khlone.operations import inspect, journal, names, rebuild, recovery, repair, undo
+from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
 
 _INITIALIZING_AFTER_S = 60.0
@@ -35,7 +35,7 @@ def diagnose(app: App, *, fix: bool = False) -> list[Finding]:
     findings += _operations(app, fix=fix)
     findings += _foreign_entries(app, fix=fix)
     findings += _clones(app, fix=fix)
-    findings += _leftovers(app)
+    findings += _leftovers(app, fix=fix)
     findings += _git_works(app)
     if app.has_registry:
         findings += app.plugins.diagnose(inspect.list_clones(app, status=False))
@@ -100,22 +100,24 @@ def _operations(app: App, *, fix: bool) -> Iterator[Finding]:
 # -- admin folders that are not (or no longer) ours -------------------------------------------
 
 
-def _known_admins(app: App) -> set[str]:
+def _known_admins(app: App) -> set[str] | None:
+    """The admin folders that the registry knows, `None` when it cannot tell."""
     if not app.has_registry:
-        return set()
+        return None if rebuild.is_needed(app) else set()
     try:
         return {clone.admin for clone in app.registry.clones()}
     except KhloneError:
-        return set()
+        return None
 
 
 def _foreign_entries(app: App, *, fix: bool) -> Iterator[Finding]:
     known = _known_admins(app)
     for entry in worktrees.entries(app.location.common_dir):
-        if entry.name in known:
+        may_be_ours = known is None and entry.marker is not None
+        if known is not None and entry.name in known:
             continue
         if entry.problem is not None:
-            fixed = fix and _quarantined(app, entry)
+            fixed = fix and not may_be_ours and _quarantined(app, entry)
             yield Finding(
                 code="broken-admin-folder",
                 severity=Severity.ERROR,
@@ -125,7 +127,7 @@ def _foreign_entries(app: App, *, fix: bool) -> Iterator[Finding]:
             )
         elif entry.locked == "initializing" and _age_s(entry.path / "locked") > _INITIALIZING_AFTER_S:
             yield _initializing(app, entry, fix=fix)
-        elif entry.marker is not None:
+        elif entry.marker is not None and not may_be_ours:
             yield _unregistered(app, entry, fix=fix)
 
 
@@ -189,7 +191,7 @@ def _clones(app: App, *, fix: bool) -> Iterator[Finding]:
             continue
         for finding in repair.examine(app, clone):
             fixed = fix and _repaired(app, clone, finding)
-            yield dataclasses.replace(finding, fixed=fixed)
+            yield values.replace(finding, fixed=fixed)
 
 
 def _repaired(app: App, clone: CloneRecord, finding: Finding) -> bool:
@@ -201,7 +203,7 @@ def _repaired(app: App, clone: CloneRecord, finding: Finding) -> bool:
         return False
 
 
-def _leftovers(app: App) -> Iterator[Finding]:
+def _leftovers(app: App, *, fix: bool) -> Iterator[Finding]:
     quarantine = app.state_dir / "quarantine"
     held = sorted(path.name for path in quarantine.iterdir()) if quarantine.is_dir() else []
     if held:
@@ -211,18 +213,46 @@ def _leftovers(app: App) -> Iterator[Finding]:
             message=f"{quarantine} holds {len(held)}: {names.shown(', '.join(held[:5]))}",
             fix="look at it and delete what is not needed",
         )
-    if not app.has_registry:
-        return
+    if app.has_registry:
+        yield from _orphan_refs(app, fix=fix)
+
+
+def _orphan_refs(app: App, *, fix: bool) -> Iterator[Finding]:
+    """Refs of clones that nothing knows. Listed before the registry is read: a clone has its row before its refs."""
+    listed = app.repository.git(
+        "for-each-ref", "--format=%(objectname) %(refname)", "refs/khlone/clones", "refs/khlone/trash", check=False
+    )
     known = {clone.id for clone in app.registry.clones()} | {record.clone.id for record in app.registry.trash()}
-    listed = app.repository.git("for-each-ref", "--format=%(refname)", "refs/khlone/clones", check=False)
-    for ref in listed.text.splitlines():
-        if ref.rpartition("/")[2] not in known:
+    known |= {operation.clone_id for operation in app.registry.open_operations()}
+    for line in listed.text.splitlines():
+        oid, ref = line.split(" ", 1)
+        parts = ref.split("/")
+        if parts[3] in known:
+            continue
+        if parts[2] == "trash":
+            yield Finding(
+                code="orphan-trash",
+                severity=Severity.WARNING,
+                message=f"{ref} holds what a clone was removed with, but its trash entry is gone",
+                fix=f"look at it with git log {ref}, keep it with git branch NAME {ref}",
+            )
+        else:
             yield Finding(
                 code="orphan-marker",
                 severity=Severity.WARNING,
                 message=f"{ref} belongs to no clone that is known here",
                 fix=f"git update-ref -d {ref}",
+                fixed=fix and _dropped(app, ref, oid),
             )
+
+
+def _dropped(app: App, ref: str, oid: str) -> bool:
+    """Delete a marker of nothing, unless it is all that keeps its commit."""
+    holders = app.repository.git("for-each-ref", f"--contains={oid}", "--format=%(refname)", check=False)
+    if not any(not name.startswith("refs/khlone/clones/") for name in holders.text.splitlines()):
+        return False
+    gone = RefUpdate(ref=ref, new=null_oid(oid), old=oid)
+    return app.repository.update_refs([gone], reason="khlone: doctor", check=False).status == 0
 
 
 def _git_works(app: App) -> Iterator[Finding]:

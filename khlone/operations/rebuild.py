@@ -18,14 +18,14 @@ from typing import cast
 from khlone import files, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, RegistryCorrupt
-from khlone.model import CloneRecord, CloneState, Holds
+from khlone.model import CloneRecord, CloneState, Holds, utc_now
 from khlone.operations import journal
 from khlone.registry import Registry, TrashRecord
 
 
 def is_needed(app: App) -> bool:
     """Whether the registry is missing although something tells of clones."""
-    return not app.has_registry and (any(_marked(app)) or any(_trashed(app)))
+    return not app.has_registry and (any(_marked(app)) or any(_trashed(app)) or any(_unfinished(app)))
 
 
 def rebuild(app: App) -> list[str]:
@@ -38,16 +38,19 @@ def rebuild(app: App) -> list[str]:
         except RegistryCorrupt:
             pass
         app.registry.close()
-        if app.has_registry:
+        if files.exists(app.registry_path):
             notes.append(f"the damaged registry was set aside in {_set_aside(app)}")
         fresh = app.registry_path.with_name(f"registry.{secrets.token_hex(4)}.new")
         registry = Registry(fresh)
         with registry.transaction() as change:
             for clone in _marked(app):
-                with contextlib.suppress(sqlite3.IntegrityError):
-                    change.insert_clone(clone)
+                _move_back(app, clone, notes)
+                try:
+                    change.reserve_clone(clone)
                     notes.append(f"found {clone.name} in {clone.path}")
-            for record in _trashed(app):
+                except KhloneError as error:
+                    notes.append(f"left out {clone.name} in {clone.path}: {error.message}")
+            for record in (*_trashed(app), *_unfinished(app)):
                 with contextlib.suppress(sqlite3.IntegrityError):
                     change.insert_clone(record.clone)
                     change.insert_trash(record)
@@ -55,6 +58,17 @@ def rebuild(app: App) -> list[str]:
         registry.close()
         files.rename_new(fresh, app.registry_path)
     return notes
+
+
+def _move_back(app: App, clone: CloneRecord, notes: list[str]) -> None:
+    """Undo a removal that nothing else tells of and that had moved the worktree only."""
+    for stored in sorted((app.state_dir / "trash" / clone.id).glob("*/worktree")):
+        if files.exists(clone.path) or files.exists(stored.parent / "meta.json"):
+            continue
+        with contextlib.suppress(OSError):
+            clone.path.parent.mkdir(parents=True, exist_ok=True)
+            files.rename_new(stored, clone.path)
+            notes.append(f"moved {clone.name} back from an unfinished removal")
 
 
 def _set_aside(app: App) -> Path:
@@ -92,4 +106,27 @@ def _trashed(app: App) -> Iterator[TrashRecord]:
                 branch_deleted=bool(meta["branch_deleted"]),
                 bytes=int(cast("int", meta["bytes"])),
                 holds=Holds(tracked=tracked, untracked=untracked, ignored=ignored),
+            )
+
+
+def _unfinished(app: App) -> Iterator[TrashRecord]:
+    """Removals that had moved both folders when their registry was lost, by the marker in the admin folder."""
+    for stored in sorted((app.state_dir / "trash").glob("*/*/admin")):
+        folder = stored.parent
+        entry = worktrees.read_entry(stored)
+        if entry is None or entry.marker is None or files.exists(folder / "meta.json"):
+            continue
+        with contextlib.suppress(KeyError, ValueError, TypeError, KhloneError):
+            clone = journal.from_json(entry.marker, CloneState.TRASHED)
+            snapshot = app.repository.read_ref(f"refs/khlone/trash/{clone.id}/{folder.name}")
+            tip = app.repository.read_ref(clone.ref)
+            yield TrashRecord(
+                id=folder.name,
+                clone=clone,
+                removed_at=utc_now(),
+                head=tip or snapshot or clone.base,
+                snapshot=snapshot or tip or clone.base,
+                branch_deleted=tip is None,
+                bytes=files.tree_size(folder),
+                holds=Holds(tracked=0, untracked=0, ignored=0),
             )

@@ -1,17 +1,19 @@
 """What is wrong with one clone, and how is it mended from what the registry knows?
 
-Foreign commands remove, prune, truncate or delete what belongs to a clone. Each mending
-only adds what is missing: it overwrites no file that is there, and an index or a branch
-is built anew only where none is left.
+Foreign commands remove, prune, rename, move, truncate or delete what belongs to a clone.
+Each mending only adds what is missing or follows what moved: it overwrites no file of a
+user's, and an index or a branch is built anew only where none that can be read is left.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from khlone import files, worktrees
+from khlone import files, values, worktrees
 from khlone.app import App
 from khlone.errors import StateUnsafe
 from khlone.locks import HeldLock
@@ -19,8 +21,10 @@ from khlone.model import CloneRecord, Finding, Severity
 from khlone.operations import journal, undo
 from khlone.operations.create import lock_reason
 from khlone.repository import RefUpdate, null_oid
+from khlone.worktrees import AdminEntry
 
 _LAST_OID = re.compile(rb"^[0-9a-f]+ ([0-9a-f]{40}(?:[0-9a-f]{24})?) ", re.MULTILINE)
+_MOST_NEIGHBOURS = 2000
 
 
 def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
@@ -28,21 +32,114 @@ def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
     admin = undo.admin_path(app, clone)
     entry = worktrees.read_entry(admin)
     if app.repository.read_ref(clone.ref) is None:
-        yield _error(clone, "branch-missing", f"its branch {clone.branch} is gone", "create it again at its last tip")
+        renamed = _renamed_to(app, clone, entry)
+        if renamed is not None:
+            yield _error(clone, "branch-renamed", f"its branch {clone.branch} is called {renamed} now", "follow it")
+        else:
+            message = f"its branch {clone.branch} is gone"
+            yield _error(clone, "branch-missing", message, "create it again at its last tip")
     if app.repository.read_ref(clone.marker_ref) is None:
         yield _error(clone, "marker-missing", f"its ref {clone.marker_ref} is gone", "create it again")
+    place = _found_at(app, clone, admin, entry)
     if entry is None:
         yield _error(clone, "admin-missing", f"its admin folder {admin} is gone", "build it again")
     elif entry.problem is not None:
         yield _error(clone, "broken-admin-folder", f"{admin}: {entry.problem}", "write it again from the registry")
-    elif entry.worktree != clone.path:
+    elif entry.worktree != clone.path and place is None:
         yield _error(clone, "admin-astray", f"its admin folder points at {entry.worktree}", "point it back")
-    if not files.exists(clone.path):
+    if place is not None:
+        yield _error(clone, "worktree-moved", f"its worktree was moved to {place}", "follow it")
+        return
+    yield from _examine_worktree(clone, admin)
+
+
+def _examine_worktree(clone: CloneRecord, admin: Path) -> Iterator[Finding]:
+    if not files.exists(clone.path) or _is_empty_dir(clone.path):
         yield _error(clone, "worktree-missing", f"{clone.path} is gone", "check it out again")
     elif not worktrees.is_linked(clone.path, admin):
-        yield _error(
-            clone, "worktree-foreign", f"the .git file in {clone.path} does not point at {admin}", "look at it by hand"
-        )
+        message = f"the .git file in {clone.path} does not point at {admin}"
+        if _may_link(clone.path, admin):
+            yield _error(clone, "worktree-unlinked", message, "write it again")
+        else:
+            yield _error(clone, "worktree-foreign", message, "look at it by hand")
+    elif _is_whole(admin) and not _is_whole_index(admin / "index"):
+        yield _error(clone, "index-damaged", "its index is missing or damaged", "set it aside and read it from HEAD")
+
+
+def _is_whole(admin: Path) -> bool:
+    entry = worktrees.read_entry(admin)
+    return entry is not None and entry.problem is None
+
+
+def _is_whole_index(index: Path) -> bool:
+    """Whether the checksum at the end of an index is right, or none was written (`index.skipHash`)."""
+    try:
+        content = files.read_regular(index, most=1 << 30)
+    except (StateUnsafe, OSError):
+        return False
+    if content is None or not content.startswith(b"DIRC"):
+        return False
+    for kind in (hashlib.sha1, hashlib.sha256):
+        size = kind().digest_size
+        if content[-size:] in (bytes(size), kind(content[:-size], usedforsecurity=False).digest()):
+            return True
+    return False
+
+
+def _is_empty_dir(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not os.listdir(path)
+
+
+def _renamed_to(app: App, clone: CloneRecord, entry: AdminEntry | None) -> str | None:
+    """The name that git's own reflog says the branch was given, if it is checked out and nobody else's."""
+    if entry is None or entry.branch is None or app.repository.read_ref(entry.branch) is None:
+        return None
+    try:
+        log = files.read_regular(app.location.common_dir / "logs" / entry.branch, most=64 << 20) or b""
+    except (StateUnsafe, OSError):
+        return None
+    if os.fsencode(f"Branch: renamed {clone.ref} to {entry.branch}\n") not in log:
+        return None
+    name = entry.branch.removeprefix("refs/heads/")
+    return None if any(other.branch == name for other in app.registry.clones()) else name
+
+
+def _found_at(app: App, clone: CloneRecord, admin: Path, entry: AdminEntry | None) -> Path | None:
+    """Where the worktree is now if it is not where it was: where git or the caller is, or near one of the two."""
+    if files.exists(clone.path) and not _is_empty_dir(clone.path):
+        return None
+    candidates = [entry.worktree if entry is not None else None, app.location.worktree]
+    beside = app.location.anchor.with_name(clone.path.parent.name)
+    for folder in dict.fromkeys((clone.path.parent, beside)):
+        if folder.is_dir():
+            candidates += [folder / name for name in sorted(os.listdir(folder))[:_MOST_NEIGHBOURS]]
+    for candidate in candidates:
+        if candidate is not None and (candidate / ".git").is_file() and _says(candidate, admin):
+            return candidate
+    return None
+
+
+def _says(worktree: Path, admin: Path) -> bool:
+    """Whether the `.git` file there names this admin folder, be it at a place where it is no more."""
+    if worktrees.is_linked(worktree, admin):
+        return True
+    try:
+        text = os.fsdecode(files.read_regular(worktree / ".git", most=1 << 16) or b"")
+    except (StateUnsafe, OSError):
+        return False
+    if not text.startswith("gitdir: "):
+        return False
+    said = Path(os.path.normpath(worktree / text.removeprefix("gitdir: ").rstrip("\n")))
+    there = (said.name, said.parent.name) == (admin.name, "worktrees")
+    return there and (not files.exists(said) or os.path.realpath(said) == os.path.realpath(admin))
+
+
+def _may_link(worktree: Path, admin: Path) -> bool:
+    """Whether a `.git` file may be written there: none, an empty one, or one that names the admin folder."""
+    link = worktree / ".git"
+    if not worktree.is_dir() or not files.exists(link):
+        return worktree.is_dir()
+    return link.is_file() and not link.is_symlink() and (not link.stat().st_size or _says(worktree, admin))
 
 
 def _error(clone: CloneRecord, code: str, message: str, fix: str) -> Finding:
@@ -51,6 +148,11 @@ def _error(clone: CloneRecord, code: str, message: str, fix: str) -> Finding:
 
 def mend(app: App, clone: CloneRecord, code: str, lock: HeldLock) -> bool:
     """Mend one finding of `examine`; says whether that is done now."""
+    clone = app.registry.clone_by_id(clone.id) or clone
+    admin = undo.admin_path(app, clone)
+    if code == "branch-renamed":
+        name = _renamed_to(app, clone, worktrees.read_entry(admin))
+        return name is not None and _note(app, clone, values.replace(clone, branch=name))
     if code == "branch-missing":
         return _create_ref(app, clone.ref, _last_tip(app, clone), lock)
     if code == "marker-missing":
@@ -59,25 +161,74 @@ def mend(app: App, clone: CloneRecord, code: str, lock: HeldLock) -> bool:
         return _build_admin(app, clone, lock)
     if code in ("broken-admin-folder", "admin-astray"):
         return _write_admin(app, clone)
+    if code == "worktree-moved":
+        return _follow(app, clone)
     if code == "worktree-missing":
         return _check_out_again(app, clone, lock)
-    return False
+    if code == "worktree-unlinked":
+        files.write_atomic(clone.path / ".git", worktrees.link_content(admin), mode=0o666)
+        return files.exists(admin)
+    return code == "index-damaged" and _renew_index(app, clone, lock)
+
+
+def _note(app: App, old: CloneRecord, new: CloneRecord) -> bool:
+    """Write another branch or folder of a clone into the registry and the marker."""
+    with app.registry.transaction() as change:
+        change.rename_clone(old.id, name=new.name, branch=new.branch, path=new.path)
+    worktrees.write_marker(undo.admin_path(app, new), journal.to_json(new))
+    return True
+
+
+def _follow(app: App, clone: CloneRecord) -> bool:
+    """Let registry and admin folder point at where the worktree is now, and its `.git` file at the admin folder."""
+    admin = undo.admin_path(app, clone)
+    place = _found_at(app, clone, admin, worktrees.read_entry(admin))
+    if place is None or any(other.path == place for other in app.registry.clones()):
+        return False
+    if not worktrees.is_linked(place, admin):
+        files.write_atomic(place / ".git", worktrees.link_content(admin), mode=0o666)
+    worktrees.point_at(admin, place)
+    return _note(app, clone, values.replace(clone, path=place))
+
+
+def _renew_index(app: App, clone: CloneRecord, lock: HeldLock) -> bool:
+    index = undo.admin_path(app, clone) / "index"
+    if files.exists(index):
+        undo.quarantine(app, index, journal.new_operation_id())
+    return _read_index(app, clone, lock)
+
+
+def _read_index(app: App, clone: CloneRecord, lock: HeldLock) -> bool:
+    """Read HEAD into the index; the files stay as they are."""
+    arguments = ("reset", "--mixed", "--quiet")
+    done = app.repository.git(*arguments, cwd=clone.path, writes=True, keep_open=[lock.descriptor], check=False)
+    return done.status == 0
 
 
 def _last_tip(app: App, clone: CloneRecord) -> str:
-    """The last commit that the worktree's own reflog knows, else what landed, else the base."""
+    """The branch's last commit by the worktree's own reflog, else what landed, else the base."""
+    admin = undo.admin_path(app, clone)
     try:
-        log = files.read_regular(undo.admin_path(app, clone) / "logs" / "HEAD", most=64 << 20) or b""
+        log = files.read_regular(admin / "logs" / "HEAD", most=64 << 20) or b""
+        original = files.read_regular(admin / "rebase-merge" / "orig-head") or b""
     except (StateUnsafe, OSError):
-        log = b""
-    seen = [oid.decode() for oid in _LAST_OID.findall(log) if oid.strip(b"0")]
-    for oid in [*reversed(seen[-50:]), clone.merged_head or clone.base]:
+        log = original = b""
+    if worktrees.branch_of(worktrees.read_head(admin)) == clone.ref:
+        seen = _LAST_OID.findall(log)
+    else:
+        left = rb"^([0-9a-f]{40,64}) .*\tcheckout: moving from " + re.escape(os.fsencode(clone.branch)) + rb" to "
+        seen = [*re.findall(left, log, re.MULTILINE), original.strip()]
+    known = [oid.decode() for oid in seen[-50:] if oid.strip(b"0")]
+    for oid in [*reversed(known), clone.merged_head or clone.base]:
         if app.repository.git("cat-file", "-e", f"{oid}^{{commit}}", check=False).status == 0:
             return str(oid)
     return clone.base
 
 
 def _create_ref(app: App, ref: str, oid: str, lock: HeldLock) -> bool:
+    loose = app.location.common_dir / ref
+    if loose.is_file():  # empty or torn, or there would be nothing to create
+        undo.quarantine(app, loose, journal.new_operation_id())
     done = app.repository.update_refs(
         [RefUpdate(ref=ref, new=oid, old=null_oid(oid))],
         reason="khlone: doctor",
@@ -100,12 +251,7 @@ def _build_admin(app: App, clone: CloneRecord, lock: HeldLock) -> bool:
         durable=True,
     )
     worktrees.publish(staged, admin, durable=True)
-    if worktrees.is_linked(clone.path, admin):
-        done = app.repository.git(
-            "reset", "--mixed", "--quiet", cwd=clone.path, writes=True, keep_open=[lock.descriptor], check=False
-        )
-        return done.status == 0
-    return True
+    return _read_index(app, clone, lock) if worktrees.is_linked(clone.path, admin) else True
 
 
 def _write_admin(app: App, clone: CloneRecord) -> bool:
@@ -129,6 +275,8 @@ def _check_out_again(app: App, clone: CloneRecord, lock: HeldLock) -> bool:
     if not files.exists(admin):
         return False
     os.makedirs(clone.path.parent, exist_ok=True)
+    if _is_empty_dir(clone.path):
+        os.rmdir(clone.path)
     worktrees.link(clone.path, admin, durable=True)
     with_index = files.exists(admin / "index")
     arguments = ("checkout-index", "--all", "-u") if with_index else ("reset", "--hard", "--quiet")

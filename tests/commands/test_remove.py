@@ -531,6 +531,18 @@ def test_a_collection_in_the_middle_of_the_snapshot_takes_nothing_of_it(
     git("fsck", "--connectivity-only", cwd=project)
 
 
+def test_git_itself_makes_a_ref_at_a_commit_whose_file_is_gone(git: Git, project: Path) -> None:
+    """The control: that the ref could be made says nothing about the snapshot."""
+    blob = git("hash-object", "-w", "--stdin", cwd=project, input="gone\n").strip()
+    tree_oid = git("mktree", cwd=project, input=f"100644 blob {blob}\tgone.txt\n").strip()
+    oid = git("commit-tree", "-m", "snapshot", tree_oid, cwd=project).strip()
+    (common_dir(git, project) / "objects" / blob[:2] / blob[2:]).unlink()
+
+    git("update-ref", "refs/khlone/trash/x/y", oid, cwd=project)
+
+    assert f"missing blob {blob}" in git("fsck", "--connectivity-only", cwd=project, check=False)
+
+
 def _stage(verb: str) -> str:
     return "update-ref" if verb == "blob" else verb
 
