@@ -9,11 +9,9 @@ Everything khlone writes for itself is 0600 in 0700 folders.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import re
-import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -64,6 +62,8 @@ def sync_dir(path: Path) -> None:
 def sync_file_system(path: Path) -> None:
     """Make everything written so far to the file system of `path` durable (syncfs, else sync)."""
     if sys.platform == "linux":
+        import ctypes
+
         syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
         if syncfs is not None:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -214,6 +214,8 @@ def _rename(source: Path, destination: Path) -> None:
 @cache
 def _exclusive_rename() -> Callable[[bytes, bytes], int] | None:
     """The system's rename that fails when the new name is there; returns 0 or an error number."""
+    import ctypes
+
     library = ctypes.CDLL(None, use_errno=True)
     linux, macos = getattr(library, "renameat2", None), getattr(library, "renamex_np", None)
     if linux is not None:  # -100 is AT_FDCWD, 1 is RENAME_NOREPLACE
@@ -278,6 +280,8 @@ def _copy_tree(source: Path, copy: Path) -> None:
 
 
 def _copy_entry(source: Path, copy: Path) -> None:
+    import shutil
+
     found = os.lstat(source)
     if stat.S_ISSOCK(found.st_mode):
         return
@@ -289,6 +293,8 @@ def _copy_entry(source: Path, copy: Path) -> None:
 
 
 def _copy_facts(source: Path, copy: Path) -> None:
+    import shutil
+
     if os.geteuid() == 0:
         found = os.lstat(source)
         os.chown(copy, found.st_uid, found.st_gid, follow_symlinks=False)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 import sys
@@ -24,12 +23,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from khlone.errors import Locked, LockLost, NotPermitted, StateUnsafe
 from khlone.files import explained, make_private_dir
 from khlone.model import utc_now
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 #: Seconds between tries; 0.05 starves waiters, much less wakes all of them at once (measured).
 POLL_S = 0.01
@@ -87,6 +88,8 @@ class Locks:
         self, target: str, *, wait_s: float = STATE_WAIT_S, told: Callable[[str], None] | None = None
     ) -> Iterator[HeldLock]:
         """Only one process at a time moves one target branch."""
+        import hashlib
+
         digest = hashlib.sha256(target.encode(errors="surrogateescape")).hexdigest()[:16]
         path = self._folder / f"landing-{digest}.lock"
         with self._state_lock("landing", path, wait_s, what=f"landing on {target}", told=told) as held:
@@ -120,6 +123,8 @@ class Locks:
     def _acquire(
         self, path: Path, wait_s: float, *, what: str = "the clone", told: Callable[[str], None] | None = None
     ) -> HeldLock:
+        from filelock import FileLock, Timeout
+
         with explained(self._folder):
             make_private_dir(self._folder)
         descriptors: list[int] = []
@@ -169,7 +174,7 @@ class Locks:
     def _explained(self, path: Path) -> Iterator[None]:
         try:
             yield
-        except Timeout:
+        except TimeoutError:
             raise
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):

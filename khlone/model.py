@@ -6,13 +6,12 @@ classes; their field names are the contract and only ever grow.
 
 from __future__ import annotations
 
-import datetime
 import enum
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 
-from khlone.values import dataclass
+from khlone.values import dataclass, field
 
 
 class CloneState(enum.StrEnum):
@@ -81,7 +80,8 @@ class Severity(enum.StrEnum):
 
 def utc_now() -> str:
     """The current time as RFC 3339 in UTC, with microseconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds // 1000:06d}Z"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ as the tables. Names from git are escaped before they are shown.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
 import os
@@ -14,6 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from khlone.values import field_names
 
 if TYPE_CHECKING:
     from khlone.errors import KhloneError
@@ -92,8 +93,9 @@ def _write(stream: TextIO, text: str) -> None:
 
 def plain(value: object) -> object:
     """A value as JSON can hold it: dataclasses as objects, paths and enums as texts."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    names = field_names(value)
+    if names:
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Path):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import time
@@ -106,6 +105,8 @@ def scrubbed(environment: Mapping[str, str] | None = None) -> dict[str, str]:
 def git_executable() -> str:
     """The absolute path of git, from PATH entries that are absolute; raises GitMissing."""
     entries = [entry for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(entry)]
+    import shutil
+
     found = shutil.which("git", path=os.pathsep.join(entries))
     if found is None:
         raise GitMissing

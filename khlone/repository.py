@@ -9,7 +9,6 @@ command wrapper (nothing else of it) serves the cold questions of `remove` and `
 from __future__ import annotations
 
 import os
-import random
 import re
 import stat
 import time
@@ -285,7 +284,7 @@ class Repository:
                 break
             if time.monotonic() - started > _RETRY_TOTAL_S:
                 break
-            time.sleep(pause_s * random.uniform(0.5, 1.5))
+            time.sleep(pause_s * (0.5 + os.urandom(1)[0] / 255))
             pause_s = min(pause_s * 2, 2.0)
         if check and done.status != 0:
             raise failure(arguments, done)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import click
 
 from khlone.commands import Context, verb
 from khlone.output import plain, visible
+from khlone.values import field_names
 
 
 @verb("show")
@@ -20,11 +19,11 @@ def command(context: Context, *, name: str | None) -> None:
     if context.output.as_json:
         context.output.document("show", {"clone": clone})
         return
-    for field in dataclasses.fields(clone):
-        value = plain(getattr(clone, field.name))
-        if field.name == "sessions":
+    for field in field_names(clone):
+        value = plain(getattr(clone, field))
+        if field == "sessions":
             value = len(clone.sessions)
         shown = "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        context.output.answer(f"{field.name.replace('_', ' '):<11} {visible(shown)}")
+        context.output.answer(f"{field.replace('_', ' '):<11} {visible(shown)}")
     for session in clone.sessions:
         context.output.answer(f"  {session.pid} {session.state}: {visible(' '.join(session.command))}")

@@ -8,12 +8,11 @@ point every step is undone, by this process or by whoever recovers it (undo.py).
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from khlone import faults, files, worktrees
+from khlone import faults, files, values, worktrees
 from khlone.app import App
 from khlone.errors import (
     BranchCheckedOut,
@@ -86,7 +85,7 @@ def create(app: App, request: NewRequest) -> Clone:
             _abort(app, plan, lock, error)
             raise
     faults.point("create.ready")
-    ready = dataclasses.replace(clone, state=CloneState.READY)
+    ready = values.replace(clone, state=CloneState.READY)
     app.tell_problems(app.plugins.post_create(journal.as_clone(ready)))
     faults.point("create.finished")
     return journal.as_clone(ready)
@@ -97,7 +96,7 @@ def create_many(app: App, request: NewRequest, count: int) -> tuple[list[Clone],
     made: list[Clone] = []
     failed: list[tuple[str, KhloneError]] = []
     for number in range(1, count + 1):
-        one = dataclasses.replace(request, name=f"{request.name}-{number}")
+        one = values.replace(request, name=f"{request.name}-{number}")
         try:
             made.append(create(app, one))
         except KhloneError as error:
@@ -376,7 +375,7 @@ def _add_by_git(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
     admin = Path(os.fsdecode(content.removeprefix(b"gitdir: ").rstrip(b"\n")))
     if admin.parent != app.location.common_dir / "worktrees":
         raise RepositoryUnsupported(f"git keeps the worktree's admin folder in {admin}")
-    named = dataclasses.replace(clone, admin=admin.name)
+    named = values.replace(clone, admin=admin.name)
     worktrees.write_marker(admin, journal.to_json(named))
     with app.registry.transaction() as change:
         change.set_admin(clone.id, admin.name)

@@ -7,13 +7,12 @@ One broken clone never hides the others: it says so with a reason.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import queue
 import threading
 from collections.abc import Iterable, Sequence
 
-from khlone import sessions, worktrees
+from khlone import sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import Clone, CloneRecord, CloneState, Session
@@ -36,7 +35,7 @@ def show_clone(app: App, name: str | None) -> Clone:
     clone = describe(app, [record])[0]
     if clone.merged is False:
         proof = integration.prove(app, record, clone.head)
-        clone = dataclasses.replace(clone, merged=proof is not None)
+        clone = values.replace(clone, merged=proof is not None)
     return clone
 
 
@@ -53,7 +52,7 @@ def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True) -
         tip = tips.get(record.ref)
         ahead, behind = distances.get(record.id, (None, None))
         clones.append(
-            dataclasses.replace(
+            values.replace(
                 _with_state(app, record, tip),
                 ahead=ahead,
                 behind=behind,
@@ -78,12 +77,12 @@ def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
     elif tip is None:
         reason = f"its branch {record.branch} is gone"
     if reason is not None and record.state in _USABLE:
-        return dataclasses.replace(clone, state=CloneState.BROKEN, reason=reason)
+        return values.replace(clone, state=CloneState.BROKEN, reason=reason)
     locked = entry.locked if entry is not None and not (entry.locked or "").startswith("khlone ") else None
     state = record.state
     if state is CloneState.MERGED and tip != record.merged_head:
         state = CloneState.READY
-    return dataclasses.replace(clone, state=state, locked=locked)
+    return values.replace(clone, state=state, locked=locked)
 
 
 def _tips(app: App, records: Sequence[CloneRecord]) -> dict[str, str]:
@@ -245,7 +244,7 @@ def _look(app: App, clone: Clone) -> Clone:
     try:
         found = changes.read_status(app, clone.path).changes
     except (KhloneError, OSError) as error:
-        return dataclasses.replace(clone, state=CloneState.BROKEN, reason=str(error))
-    return dataclasses.replace(
+        return values.replace(clone, state=CloneState.BROKEN, reason=str(error))
+    return values.replace(
         clone, dirty=bool(found.staged or found.unstaged or found.unmerged), untracked=len(found.untracked)
     )

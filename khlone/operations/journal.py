@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,12 +24,12 @@ from khlone.registry import Operation
 
 def new_operation_id() -> str:
     """An id that sorts by time: milliseconds since the epoch and four random letters, in hex."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(2)}"
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(2).hex()}"
 
 
 def new_clone_id() -> str:
     """A random id for a clone: sixteen letters of hex."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from khlone import faults, files, worktrees
+from khlone import faults, files, values, worktrees
 from khlone.app import App
 from khlone.errors import (
     CloneDirty,
@@ -116,7 +116,7 @@ class _Landing:
 
 def _after(app: App, landed: Sequence[_Landing], result: MergeResult, request: MergeRequest) -> None:
     for one in landed:
-        merged = dataclasses.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
+        merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
         app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
     if request.remove:
         removal = remove.remove(app, [one.clone.name for one in landed])

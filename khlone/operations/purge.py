@@ -9,14 +9,13 @@ ever finds half a folder.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from khlone import faults, files
+from khlone import faults, files, values
 from khlone.app import App
 from khlone.errors import KhloneError, NoSuchTrash
 from khlone.locks import HeldLock
@@ -90,8 +89,8 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> None:
     emptied = None
     if entry is not None:
         holds = Holds(tracked=entry.holds.tracked, untracked=entry.holds.untracked, ignored=0)
-        emptied = dataclasses.replace(
-            entry, clone=dataclasses.replace(entry.clone, state=CloneState.TRASHED), bytes=0, holds=holds
+        emptied = values.replace(
+            entry, clone=values.replace(entry.clone, state=CloneState.TRASHED), bytes=0, holds=holds
         )
     if keep and emptied is not None:
         files.write_atomic(folder / "meta.json", json.dumps(trash_meta(emptied)).encode() + b"\n")

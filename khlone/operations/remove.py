@@ -8,14 +8,13 @@ by rename, ignored files included. From the journal entry on it only rolls forwa
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from khlone import faults, files, sessions, worktrees
+from khlone import faults, files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import (
     CloneNotReady,
@@ -275,7 +274,7 @@ def _take_back(app: App, clone: CloneRecord, trash_id: str, lock: HeldLock) -> N
             app.repository.update_refs([gone], reason="khlone: remove failed", keep_open=[lock.descriptor])
         lock.verify()
         with app.registry.transaction() as change:
-            change.move_clone(dataclasses.replace(clone, state=CloneState.REMOVING), clone.state, reason=clone.reason)
+            change.move_clone(values.replace(clone, state=CloneState.REMOVING), clone.state, reason=clone.reason)
             change.end_operation(trash_id, Outcome.ROLLED_BACK, "it failed before anything was moved")
         files.remove_tree(folder)
         os.rmdir(folder.parent)

@@ -8,14 +8,13 @@ are gone come from the snapshot commit. From the journal entry on it only rolls 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
-from khlone import faults, files
+from khlone import faults, files, values
 from khlone.app import App
 from khlone.errors import NameCollides, NoSuchTrash
 from khlone.locks import HeldLock
@@ -134,7 +133,7 @@ def _new_place(app: App, entry: TrashRecord) -> tuple[CloneRecord, list[str]]:
     if path != clone.path:
         notes.append(f"{clone.path} is taken: restored in {path}")
     owned = clone.branch_owned or branch != clone.branch
-    return dataclasses.replace(clone, name=name, branch=branch, path=path, branch_owned=owned), notes
+    return values.replace(clone, name=name, branch=branch, path=path, branch_owned=owned), notes
 
 
 def _free(wanted: str, is_free: Callable[[str], bool]) -> str:
