@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from khlone import faults
-from khlone.cli import VERBS
 from khlone.model import CloneState
+from khlone.parser import VERBS
 from tests.support import ROOT, Khlone
 
 PAGES = sorted(

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from khlone.cli import VERBS
+from khlone.parser import VERBS
 from tests.support import KHLONE, ROOT, Khlone, make_commit, run_git, run_khlone, write
 
 FOLDER = ROOT / "docs" / "schema"

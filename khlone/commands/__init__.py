@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
-from khlone.output import Output
-
-if TYPE_CHECKING:
-    from khlone.app import App
+from khlone.context import Context as Context
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-@dataclass(slots=True, kw_only=True)
-class Context:
-    """What every verb gets: where to print, where it was called, the command after `-x` or `--`."""
-
-    output: Output
-    environment: Mapping[str, str]
-    command: list[str] | None = None
-    directory: Path | None = None
-
-    def app(self) -> App:
-        """The repository that was meant; a registry that was lost is rebuilt first, and said so."""
-        app = self.plain_app()
-        if not app.has_registry and app.state_dir.exists():
-            from khlone.operations import rebuild
-
-            if rebuild.is_needed(app):
-                app.prepare_state()
-                self.output.tell("the registry was missing and is rebuilt")
-                for note in rebuild.rebuild(app):
-                    self.output.tell(f"  {note}")
-        return app
-
-    def plain_app(self) -> App:
-        """The repository that was meant, its registry in whatever state."""
-        from khlone.app import App
-
-        self.output.keep_stdout()
-        return App.open(self.directory, environment=self.environment, told=self.output.tell)
 
 
 def _directory(ctx: click.Context, _: click.Parameter, value: str | None) -> None:

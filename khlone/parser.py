@@ -1,0 +1,102 @@
+"""How are the words of a command line understood? By click, one command a verb, imported when it is asked for."""
+
+from __future__ import annotations
+
+import click
+
+from khlone import __version__
+from khlone.context import Context
+from khlone.errors import UsageError
+
+#: Every verb and its one line of help; the module of the same name has the rest.
+VERBS = {
+    "new": "Make a clone: a worktree, a branch and a private config dir.",
+    "list": "Show every clone, how far it is and whether it is dirty.",
+    "show": "Show everything about one clone.",
+    "path": "Print the folder of a clone.",
+    "env": "Print the variables of a clone.",
+    "exec": "Run a command in a clone.",
+    "diff": "Show what a clone has changed since it left its target.",
+    "merge": "Bring the branches of clones back to their target.",
+    "remove": "Move clones to the trash.",
+    "trash": "Show what can be restored.",
+    "restore": "Bring a clone back from the trash.",
+    "prune": "Remove what is done with; --trash deletes old trash for good.",
+    "log": "Show what was done.",
+    "doctor": "Find what is wrong, and mend it with --fix.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports the module of a verb when the verb is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in their order of use."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of one verb."""
+        if cmd_name not in VERBS:
+            return None
+        import importlib
+
+        module = importlib.import_module(f"khlone.commands.{cmd_name}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or say which one may have been meant."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], list(VERBS), n=1)
+            hint = f"did you mean {near[0]}?" if near else "see git khlone -h"
+            raise UsageError(f"there is no verb {args[0]!r}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _root(context: Context) -> LazyGroup:
+    from khlone.commands import common
+
+    @click.group(
+        "git khlone",
+        cls=LazyGroup,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": context},
+    )
+    @click.version_option(__version__, prog_name="khlone")
+    @common
+    def root() -> None:
+        """A private place on a shared git repository for every coding agent."""
+
+    assert isinstance(root, LazyGroup)
+    return root
+
+
+def run(context: Context, words: list[str]) -> int:
+    """Call the verb that the words name; raises UsageError for words that name none."""
+    try:
+        if not words:
+            words = ["--help"]
+        result = _root(context).main(args=words, prog_name="git khlone", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return int(done.exit_code)
+    except click.exceptions.Abort as error:
+        raise KeyboardInterrupt from error
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "git khlone"
+        raise UsageError(_lower(error.format_message()), hint=f"see {where} -h") from error
+    except click.ClickException as error:
+        raise UsageError(_lower(error.format_message())) from error
+    return result if isinstance(result, int) else 0
+
+
+def _lower(text: str) -> str:
+    return (text[:1].lower() + text[1:]).removesuffix(".")

@@ -1,0 +1,144 @@
+"""Which calls are answered without click, and how?
+
+`path`, `env`, `list` and `show`, which shells, prompts and scripts call all the time, in
+their plain forms: click costs more than their whole answer. Any other word, and any help
+or mistake, is click's: `find` gives None, and the same functions are called from there.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from khlone.context import Context
+from khlone.model import Clone
+from khlone.output import plain, visible
+from khlone.values import field_names
+
+Call = Callable[[Context], None]
+
+
+def find(context: Context, words: Sequence[str]) -> Call | None:
+    """What to call for these words, its options noted in `context`; `None` leaves them to click."""
+    verb: str | None = None
+    name: str | None = None
+    as_json = quiet = False
+    directory: Path | None = None
+    status = True
+    at = iter(words)
+    for word in at:
+        if word == "--json":
+            as_json = True
+        elif word in ("-q", "--quiet"):
+            quiet = True
+        elif word == "-C":
+            value = next(at, None)
+            if value is None:
+                return None
+            directory = Path(os.path.abspath((directory or Path()) / value))
+            if not directory.is_dir():
+                return None
+        elif word == "--no-status" and verb == "list":
+            status = False
+        elif word.startswith("-") or (verb is not None and (name is not None or verb == "list")):
+            return None
+        elif verb is None:
+            verb = word
+        else:
+            name = word
+    if verb not in ("path", "env", "list", "show"):
+        return None
+    context.directory = directory
+    context.output.as_json |= as_json
+    context.output.quiet |= quiet
+    if verb == "list":
+        return lambda context: show_all(context, status=status)
+    call = {"path": show_path, "env": show_environment, "show": show_one}[verb]
+    return lambda context: call(context, name)
+
+
+def show_path(context: Context, name: str | None) -> None:
+    """Print where a clone lies."""
+    clone = context.app().require_clone(name)
+    if context.output.as_json:
+        context.output.document("path", {"name": clone.name, "path": clone.path})
+    context.output.answer(str(clone.path))
+
+
+def show_environment(context: Context, name: str | None) -> None:
+    """Print the variables of a clone."""
+    from khlone.operations import environment
+
+    app = context.app()
+    clone = app.require_clone(name)
+    variables = environment.additions(app, clone)
+    if context.output.as_json:
+        context.output.document("env", {"name": clone.name, "environment": variables})
+    for variable, value in sorted(variables.items()):
+        context.output.answer(f"export {variable}={shlex.quote(value)}")
+
+
+def show_one(context: Context, name: str | None) -> None:
+    """Print everything about one clone."""
+    from khlone.operations import inspect
+
+    clone = inspect.show_clone(context.app(), name)
+    if context.output.as_json:
+        context.output.document("show", {"clone": clone})
+        return
+    for field in field_names(clone):
+        value = plain(getattr(clone, field))
+        if field == "sessions":
+            value = len(clone.sessions)
+        shown = "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        context.output.answer(f"{field.replace('_', ' '):<11} {visible(shown)}")
+    for session in clone.sessions:
+        context.output.answer(f"  {session.pid} {session.state}: {visible(' '.join(session.command))}")
+
+
+def show_all(context: Context, *, status: bool) -> None:
+    """Print a table of all clones."""
+    from khlone.operations import inspect
+
+    app = context.app()
+    clones = inspect.list_clones(app, status=status)
+    if context.output.as_json:
+        context.output.document("list", {"repository": app.location.anchor, "clones": clones})
+        return
+    if not clones:
+        context.output.tell("no clones yet; make one with git khlone new NAME")
+        return
+    context.output.table(
+        ("NAME", "STATE", "BRANCH", "TARGET", "AHEAD", "BEHIND", "CHANGES", "PATH"), list(map(_row, clones))
+    )
+    for clone in clones:
+        if clone.reason:
+            context.output.tell(f"{clone.name}: {visible(clone.reason)}")
+
+
+def _row(clone: Clone) -> tuple[str, ...]:
+    return (
+        clone.name,
+        clone.state.value,
+        visible(clone.branch),
+        visible(clone.target or "-"),
+        _count(clone.ahead),
+        _count(clone.behind),
+        _changes(clone),
+        visible(str(clone.path)),
+    )
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _changes(clone: Clone) -> str:
+    if clone.dirty is None:
+        return "-"
+    words = ["modified"] if clone.dirty else []
+    if clone.untracked:
+        words.append(f"{clone.untracked} untracked")
+    return ", ".join(words) or "clean"

@@ -1,0 +1,83 @@
+"""What each verb loads: start-up is a feature, so a library comes in only where the path needs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from khlone.parser import VERBS
+from tests.commands.steps import new
+from tests.support import Khlone
+
+#: Third-party packages, and modules of the standard library that cost more than 5 ms.
+HEAVY = {
+    *("click", "pluggy", "filelock", "psutil", "git", "sqlite3"),
+    *("inspect", "asyncio", "dataclasses", "importlib.metadata", "logging", "ctypes", "email", "tomllib"),
+}
+#: What comes along with a library.
+CLICK = {"click", "inspect"}
+LOCK = {"filelock", "logging"}
+LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
+    "path": (("path", "one"), {"sqlite3"}),
+    "list": (("list",), {"sqlite3"}),
+    "show": (("show", "one"), {"sqlite3"}),
+    "env": (("env", "one"), {"sqlite3", "pluggy", "inspect"}),
+    "trash": (("trash",), {"sqlite3", *CLICK}),
+    "log": (("log",), {"sqlite3", *CLICK}),
+    "diff": (("diff", "one"), {"sqlite3", *CLICK}),
+    "exec": (("exec", "one", "--", "true"), {"sqlite3", "pluggy", *CLICK}),
+    "new": (("new", "other"), {"sqlite3", "pluggy", "ctypes", *CLICK, *LOCK}),
+    "merge": (("merge", "one"), {"sqlite3", "pluggy", *CLICK, *LOCK}),
+    "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK, *LOCK}),
+    "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK, *LOCK}),
+    "prune": (("prune",), {"sqlite3", *CLICK}),
+    "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),
+}
+#: Brought along by what is allowed to be there.
+FREE = {"dataclasses", "importlib.metadata", "email", "asyncio", "tomllib", "ctypes", "logging"}
+QUICK = {"path", "list", "show"}
+
+
+def loaded(where: Path, words: Sequence[str]) -> set[str]:
+    """Which heavy modules a fresh process has loaded when a call has ended well."""
+    code = f"""
+import sys
+from khlone.cli import run
+code = run({list(words)!r})
+print("loaded:", *(set(sys.modules) & set({sorted(HEAVY)!r})), file=sys.__stderr__)
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=where, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.rpartition("loaded:")[2].split())
+
+
+@pytest.fixture
+def project(khlone: Khlone, repository: Path) -> Path:
+    """A repository with a clone and something in the trash, whose plugins are cached."""
+    new(khlone, repository, "one")
+    new(khlone, repository, "gone")
+    assert khlone("remove", "gone", cwd=repository).code == 0
+    return repository
+
+
+@pytest.mark.parametrize("verb", LOADED)
+def test_a_verb_loads_what_it_needs_and_no_more(project: Path, verb: str) -> None:
+    words, allowed = LOADED[verb]
+
+    found = loaded(project, words)
+
+    assert found <= allowed | (set() if verb in QUICK else FREE)
+
+
+def test_every_verb_is_looked_at() -> None:
+    assert set(LOADED) == set(VERBS)
+
+
+def test_asking_for_help_loads_click_alone(project: Path) -> None:
+    assert loaded(project, ["-h"]) <= CLICK | FREE
