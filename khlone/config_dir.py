@@ -25,7 +25,7 @@ from khlone.errors import NotPermitted, StateUnsafe
 
 MARKER = "khlone.json"
 
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 def state_root(environment: Mapping[str, str]) -> Path:
@@ -197,7 +197,7 @@ class ConfigDirs:
 
 
 def _part(text: str) -> str:
-    if not _PART.fullmatch(text):
+    if not re.fullmatch(_PART, text):
         raise ValueError(f"{text!r} cannot name a folder of khlone's")
     return text
 

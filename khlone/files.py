@@ -27,7 +27,7 @@ _NETWORK_TYPES = frozenset(
     | {f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph", "rclone", "s3fs", "juicefs")}
 )
 #: How the kernel writes blanks and backslashes in /proc/self/mountinfo.
-_MOUNT_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_MOUNT_ESCAPE = rb"\\([0-7]{3})"
 #: Folders deeper than this below the one that is deleted are brought up first: each level costs a descriptor.
 _DEEPEST = 100
 
@@ -442,7 +442,7 @@ def network_file_system(path: Path, *, mounts: Path = Path("/proc/self/mountinfo
         fields = left.split()
         if len(fields) < 5 or not right:
             continue
-        mounted = _MOUNT_ESCAPE.sub(lambda escaped: bytes([int(escaped[1], 8)]), fields[4])
+        mounted = re.sub(_MOUNT_ESCAPE, lambda escaped: bytes([int(escaped[1], 8)]), fields[4])
         inside = wanted == mounted or wanted.startswith(mounted.rstrip(b"/") + b"/")
         if inside and len(mounted) >= len(best):
             best, kind = mounted, os.fsdecode(right.split()[0])

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from khlone.errors import CommandNotFound, GitMissing
 from khlone.values import dataclass
+
+if TYPE_CHECKING:
+    import selectors
+    import subprocess
 
 #: `git rev-parse --local-env-vars` of git 2.39 to 2.55, plus what hooks add to it.
 GIT_LOCAL_VARIABLES = frozenset(
@@ -132,6 +134,8 @@ def run(
     dropped (`truncated`). What the program leaves running is not waited for, even where
     it holds the output open. `started` is told the pid once it runs. Raises CommandNotFound.
     """
+    import subprocess
+
     try:
         child = subprocess.Popen(
             list(argv),
@@ -187,6 +191,9 @@ class _Conversation:
         """Talk until the child has ended; on time-out end it and its group first."""
         deadline = time.monotonic() + timeout_s
         timed_out = False
+        import selectors
+        import subprocess
+
         with selectors.DefaultSelector() as selector:
             for output in self._kept:
                 selector.register(output, selectors.EVENT_READ)
@@ -212,6 +219,8 @@ class _Conversation:
 
     def _talk(self, selector: selectors.BaseSelector, deadline: float) -> None:
         """Serve the pipes until they are closed, or the child has ended and what it left running is silent."""
+        import subprocess
+
         ended_at: float | None = None
         while selector.get_map():
             now = time.monotonic()
@@ -273,6 +282,8 @@ def end_group(pid: int, *, grace_s: float = 2.0) -> None:
 
 def start_foreground(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Child:
     """Start a program on this terminal, in our process group; raises CommandNotFound."""
+    import subprocess
+
     try:
         return subprocess.Popen(list(argv), cwd=cwd, env=dict(environment))
     except OSError as error:

@@ -34,15 +34,15 @@ from khlone.values import dataclass
 MINIMUM_GIT = (2, 39)
 _SMALL = 1 << 20
 _PACKED = 256 << 20
-_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+_OID = r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z"
 #: What git says when it lost a race that is over in milliseconds.
-_RACES = re.compile(
+_RACES = (
     r"could not lock config file|failed to read .*/worktrees/.*/commondir|bad object worktrees/.*/HEAD"
-    r"|Unable to create '.*\.lock': File exists|could not open '.*/locked'",
+    r"|Unable to create '.*\.lock': File exists|could not open '.*/locked'"
 )
 _RETRY_TOTAL_S = 15.0
-_BARE = re.compile(rb"^\s*bare\s*(=\s*(true|yes|on|1)\b|$)", re.IGNORECASE | re.MULTILINE)
-_WORKTREE = re.compile(rb"^\s*worktree\s*=\s*(.+)$", re.IGNORECASE | re.MULTILINE)
+_BARE = rb"(?im)^\s*bare\s*(=\s*(true|yes|on|1)\b|$)"
+_WORKTREE = rb"(?im)^\s*worktree\s*=\s*(.+)$"
 #: Told apart from an absent ref: its file holds something that only git can read.
 _ASK_GIT = "?"
 _LOCK_TIMEOUTS = ("-c", "core.filesRefLockTimeout=5000", "-c", "core.packedRefsTimeout=10000")
@@ -94,7 +94,7 @@ class RefUpdate:
 
 def is_oid(text: str) -> bool:
     """Whether a text is a full object name of either hash."""
-    return _OID.match(text) is not None
+    return re.match(_OID, text) is not None
 
 
 def null_oid(like: str) -> str:
@@ -168,18 +168,28 @@ def _plain_location(cwd: Path, top: Path, dot_git: Path, found: os.stat_result) 
         return None
     if not (common_dir / "objects").is_dir() or (common is not None and not common.strip()):
         return None
-    bare = _BARE.search(config) is not None
-    if git_dir == common_dir and (bare or _WORKTREE.search(config)):
+    bare = _is_bare(config)
+    if git_dir == common_dir and (bare or _named_worktree(config)):
         return None
     main = top if git_dir == common_dir else _main_worktree(common_dir, config, bare=bare)
     return Location(cwd=cwd, git_dir=git_dir, common_dir=common_dir, worktree=top, main_worktree=main, bare=bare)
+
+
+def _is_bare(config: bytes) -> bool:
+    # Most repositories say `bare = false` and are told by that, without a pattern.
+    others = config.replace(b"bare = false", b"")
+    return b"bare" in others.lower() and re.search(_BARE, others) is not None
+
+
+def _named_worktree(config: bytes) -> re.Match[bytes] | None:
+    return re.search(_WORKTREE, config) if b"worktree" in config.lower() else None
 
 
 def _main_worktree(common_dir: Path, config: bytes, *, bare: bool) -> Path | None:
     """The main worktree as seen from a linked one."""
     if bare:
         return None
-    named = _WORKTREE.search(config)
+    named = _named_worktree(config)
     if named is not None:
         return Path(os.path.realpath(common_dir / os.fsdecode(named[1]).strip().strip('"')))
     return common_dir.parent if common_dir.name == ".git" else None
@@ -214,7 +224,7 @@ def _discover_by_git(cwd: Path, environment: Mapping[str, str]) -> Location:
         worktree = Path(os.path.realpath(shown.text.removesuffix("\n"))) if shown.status == 0 else None
     own, common = Path(os.path.realpath(git_dir)), Path(os.path.realpath(common_dir))
     config = read_regular(common / "config", most=_SMALL) or b""
-    is_bare = bare == "true" or _BARE.search(config) is not None
+    is_bare = bare == "true" or _is_bare(config)
     main = worktree if own == common and worktree is not None else _main_worktree(common, config, bare=is_bare)
     if own == common and not is_bare:
         worktree = main
@@ -280,7 +290,7 @@ class Repository:
                 timeout_s=timeout_s,
                 keep_open=keep_open,
             )
-            if done.status == 0 or not (writes and _RACES.search(done.error_text)):
+            if done.status == 0 or not (writes and re.search(_RACES, done.error_text)):
                 break
             if time.monotonic() - started > _RETRY_TOTAL_S:
                 break
