@@ -29,9 +29,6 @@ from khlone.errors import Locked, NoSpace, NotPermitted, RegistryCorrupt, Regist
 
 #: How long a statement waits for another process's transaction, in seconds.
 BUSY_TIMEOUT_S = 20.0
-
-#: The file format: its first bytes, and where `PRAGMA user_version` lies (https://sqlite.org/fileformat2.html).
-_MAGIC, _HEADER_BYTES, _USER_VERSION = b"SQLite format 3\0", 100, slice(60, 64)
 #: The bytes of a database file that SQLite locks: the one of the writer, then all of them.
 _LOCKED_BYTES = ((0x40000001, 1), (0x40000000, 512))
 _FLOCK = "hhqqi4x" if sys.platform == "linux" else "qqihh"
@@ -101,7 +98,6 @@ class Database:
         return connection if owner == os.getpid() else None
 
     def _open(self) -> sqlite3.Connection:
-        self._require_known()
         try:
             if not os.path.lexists(self.path):
                 self._create()
@@ -116,6 +112,7 @@ class Database:
             raise RegistryCorrupt(self.path, "it is empty")
         connection = self._connect(self.path)
         try:
+            self._require_known(connection)
             connection.execute("PRAGMA journal_mode=TRUNCATE")
             self._migrate(connection)
         except BaseException:
@@ -159,23 +156,17 @@ class Database:
         finally:
             os.close(descriptor)
 
-    def _require_known(self) -> None:
-        """Refuse a file of a newer schema by its header, since opening it may already change it."""
-        try:
-            with open(self.path, "rb") as stream:
-                header = stream.read(_HEADER_BYTES)
-        except OSError:
-            return
-        found = int.from_bytes(header[_USER_VERSION], "big", signed=True)
-        if header.startswith(_MAGIC) and found > len(self._migrations):
-            raise RegistryNewer(self.path, found, len(self._migrations))
-
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    def _require_known(self, connection: sqlite3.Connection) -> int:
+        """The file's schema version; a newer one than ours is refused before anything is set."""
         known = len(self._migrations)
         found: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > known:
             raise RegistryNewer(self.path, found, known)
-        if found == known:
+        return found
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        known = len(self._migrations)
+        if self._require_known(connection) == known:
             return
         connection.execute("BEGIN IMMEDIATE")
         try:

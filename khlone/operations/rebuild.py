@@ -24,8 +24,10 @@ from khlone.registry import Registry, TrashRecord
 
 
 def is_needed(app: App) -> bool:
-    """Whether the registry is missing although something tells of clones."""
-    return not app.has_registry and (any(_marked(app)) or any(_trashed(app)) or any(_unfinished(app)))
+    """Whether the registry is empty, or missing although something tells of clones."""
+    if app.has_registry:
+        return False
+    return files.exists(app.registry_path) or any(_marked(app)) or any(_trashed(app)) or any(_unfinished(app))
 
 
 def rebuild(app: App) -> list[str]:

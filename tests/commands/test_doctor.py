@@ -533,6 +533,18 @@ def test_a_lost_registry_is_rebuilt_by_the_next_command_and_said_so(
         assert show(khlone, both.project, "a") == clone
 
 
+def test_an_empty_registry_of_no_clones_is_in_nobodys_way(khlone: Khlone, git: Git, project: Path) -> None:
+    new(khlone, project, "a")
+    assert khlone("remove", "a", cwd=project).code == 0
+    state = common_dir(git, project) / "khlone"
+    shutil.rmtree(state / "trash")
+    os.truncate(state / "registry.sqlite3", 0)
+
+    assert diagnosed(khlone, project)[0] == ("registry-missing", "error")
+    assert khlone("new", "b", cwd=project).code == 0
+    assert [one for one in diagnosed(khlone, project) if one[1] == "error"] == []
+
+
 def test_a_lost_registry_is_found_by_doctor_without_fix(khlone: Khlone, git: Git, both: Place) -> None:
     both.registry.unlink()
     before = on_disk(git, both.project)
@@ -551,7 +563,6 @@ def test_a_registry_of_a_newer_khlone_is_not_touched(
 ) -> None:
     connection = sqlite3.connect(place.registry)
     connection.execute("PRAGMA user_version=99")
-    connection.execute("PRAGMA journal_mode=WAL")
     connection.close()
     before = on_disk(git, place.project)
 
