@@ -362,13 +362,16 @@ class MergeConflict(KhloneError):
     code = "conflict"
     exit_code = EXIT_CONFLICT
 
-    def __init__(self, name: str, target: str, paths: Sequence[str]) -> None:
+    def __init__(self, name: str, target: str, paths: Sequence[str], *, commit: str | None = None) -> None:
+        where = f" at {commit}" if commit else ""
+        hint = f"git rebase {target}, settle" if commit else f"git merge {target}, settle the conflict, commit,"
         super().__init__(
-            f"{name} conflicts with {target} in {_some(paths)}",
-            hint=f"in the clone: git merge {target}, settle the conflict, commit, and merge again",
+            f"{name} conflicts with {target} in {_some(paths)}{where}",
+            hint=f"in the clone: {hint} and merge again",
             name=name,
             target=target,
             paths=list(paths),
+            commit=commit,
         )
 
 

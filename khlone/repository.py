@@ -438,12 +438,21 @@ class Repository:
 
     # -- objects
 
-    def commit_tree(self, tree: str, parents: Sequence[str], message: str, *, sign: bool = False) -> str:
-        """Make a commit by the user's identity; raises IdentityMissing."""
+    def commit_tree(
+        self,
+        tree: str,
+        parents: Sequence[str],
+        message: str,
+        *,
+        sign: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Make a commit by the user's identity, or another author's by `environment`; raises IdentityMissing."""
         arguments = ["commit-tree", *(["-S"] if sign else [])]
         for parent in parents:
             arguments += ["-p", parent]
-        done = self.git(*arguments, tree, stdin=message.encode(errors="surrogateescape"), writes=True, check=False)
+        given = message.encode(errors="surrogateescape")
+        done = self.git(*arguments, tree, stdin=given, writes=True, check=False, environment=environment)
         if done.status != 0:
             raise failure(arguments, done)
         return done.text.strip()

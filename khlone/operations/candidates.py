@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from khlone.app import App
 from khlone.errors import MergeConflict, NotFastForward, NothingToMerge, UnrelatedHistories
 from khlone.model import Candidate, CloneRecord, Strategy
+from khlone.operations import replay
 from khlone.operations.integration import KHLONE_IDENTITY
 from khlone.repository import failure
 from khlone.values import dataclass
@@ -43,6 +44,8 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
     bounds = [f"^{oid}" for oid in (old, squashed) if oid is not None]
     if strategy is Strategy.FF_ONLY:
         oid = _fast_forward(app, clone, target, old, source, bounds)
+    elif strategy is Strategy.REBASE:
+        oid = replay.replay(app, clone, target, old, source, bounds)
     elif strategy is Strategy.SQUASH:
         commits = _commits(app, source, bounds)
         if not commits:
@@ -61,11 +64,11 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
 
 
 def _squashed_before(app: App, clone: CloneRecord, target: str, old: str) -> str | None:
-    """The tip of the branch that was last squashed onto the target, if that commit is part of it still."""
+    """The tip of the branch that was last squashed or replayed onto the target, if that is part of it still."""
     if clone.merged_head is None:
         return None
     last = app.registry.last_landing(clone.id, target)
-    if last is None or last.plan["strategy"] != Strategy.SQUASH:
+    if last is None or last.plan["strategy"] not in (Strategy.SQUASH, Strategy.REBASE):
         return None
     new, squashed = str(last.plan["new"]), str(last.plan["source"])
     if new == squashed:

@@ -24,7 +24,6 @@ from khlone.errors import (
     NoTarget,
     TargetMismatch,
     TargetMoved,
-    UsageError,
 )
 from khlone.locks import HeldLock
 from khlone.model import (
@@ -70,8 +69,6 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     Raises NoSuchClone, NoTarget, NoSuchRef, TargetMismatch or UsageError before anything
     is changed.
     """
-    if request.strategy is Strategy.REBASE:
-        raise UsageError("--rebase is not available yet", hint="use --squash, --ff-only or a merge commit")
     clones = [app.require_clone(name) for name in dict.fromkeys(request.names)]
     target, old = landing.require_branch(app, _common_target(clones, request.into))
     app.prepare_state()

@@ -138,8 +138,8 @@ def test_a_target_that_moved_on_is_not_fast_forwarded(khlone: Khlone, git: Git, 
     assert refs(git, project) == before
 
 
-@pytest.mark.parametrize("options", [("--squash", "--ff-only"), ("--merge", "--squash"), ("--rebase",)])
-def test_strategies_that_contradict_or_are_not_there_are_usage_errors(
+@pytest.mark.parametrize("options", [("--squash", "--ff-only"), ("--merge", "--squash")])
+def test_strategies_that_contradict_are_usage_errors(
     khlone: Khlone, git: Git, commit: Commit, project: Path, options: tuple[str, ...]
 ) -> None:
     worked(khlone, commit, project, "a", {"a.txt": "a\n"})
