@@ -167,9 +167,19 @@ def _merge_ff_only(app: App, target: str, new: str, checkout: Checkout, lock: He
         cwd=checkout.worktree,
         keep_open=[lock.descriptor],
         environment=own,
-        configuration=("core.filesRefLockTimeout=5000", "submodule.recurse=false"),
+        configuration=(
+            "core.filesRefLockTimeout=5000",
+            "submodule.recurse=false",
+            *(("core.fsync=all",) if app.settings.durable else ()),
+        ),
         check=False,
     )
+
+
+def make_durable(app: App, checkout: Checkout | None) -> None:
+    """Have the files of a checkout on disk before the registry says that they landed."""
+    if checkout is not None and app.settings.durable:
+        files.sync_file_system(checkout.worktree)
 
 
 def _failed(arguments: list[str], done: Completed) -> KhloneError:

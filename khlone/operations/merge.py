@@ -337,6 +337,7 @@ def _publish(attempt: Attempt, candidate: Candidate) -> bool:
             return False
         attempt.stuck = True
         faults.point("merge.published")
+    landing.make_durable(app, checkout)
     attempt.close(candidate)
     faults.point("merge.merged")
     return True
@@ -388,6 +389,8 @@ def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     with app.locks.landing(target, told=app.told):
         undo.clear_stale_locks(app, [app.location.common_dir / f"refs/heads/{target}.lock"], operation.id)
         landed = _finish_landing(app, plan, target, old, new, operation.id, lock)
+    if landed:
+        landing.make_durable(app, landing.find_checkout(app, target))
     lock.verify()
     with app.registry.transaction() as change:
         if landed:
