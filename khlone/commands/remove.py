@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from khlone.commands import Context, verb
+from khlone.output import visible
 
 
 @verb("remove")
@@ -23,12 +24,14 @@ def command(context: Context, *, names: tuple[str, ...], force: bool, dry_run: b
     if context.output.as_json:
         kept = [{"name": one.name, "code": one.code, "message": one.message} for one in result.kept]
         context.output.document("remove", {"removed": result.removed, "kept": kept})
-    would = "would be" if dry_run else "is"
     for removed in result.removed:
         branch = "its branch too" if removed.branch_deleted else "its branch stays"
-        context.output.answer(f"{removed.name} {would} in the trash, {branch}; git khlone restore {removed.trash}")
+        if dry_run:
+            context.output.answer(f"{removed.name} would go to the trash, {branch}")
+        else:
+            context.output.answer(f"{removed.name} is in the trash, {branch}; git khlone restore {removed.trash}")
     for one in result.kept:
-        context.output.tell(f"kept: {one.message}")
+        context.output.tell(f"kept: {visible(one.message)}")
         if one.hint:
-            context.output.tell(f"  hint: {one.hint}")
+            context.output.tell(f"  hint: {visible(one.hint)}")
     return result.kept[0].exit_code if result.kept else 0

@@ -194,6 +194,27 @@ def test_the_message_names_the_paths_and_the_hint_the_flag(khlone: Khlone, proje
     assert "--force" in done.err
 
 
+def test_names_of_files_are_escaped_for_the_terminal(khlone: Khlone, project: Path) -> None:
+    path = new(khlone, project, "a")
+    write(path, {"bad\x1b[2J.txt": "mine\n", "ign\x1b[2J.log": "ignored\n"})
+
+    kept, gone = khlone("remove", "a", cwd=project), khlone("remove", "--force", "a", cwd=project)
+
+    assert (kept.code, gone.code) == (1, 0)
+    assert "\x1b" not in kept.err + gone.err
+    assert all(r"\x1b[2J" in done.err for done in (kept, gone))
+
+
+def test_the_text_says_what_went_and_how_it_comes_back(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+
+    dry, done = khlone("remove", "--dry-run", "a", cwd=project), khlone("remove", "a", cwd=project)
+
+    assert "a would go to the trash" in dry.out
+    assert "restore" not in dry.out
+    assert khlone("restore", done.out.split()[-1], cwd=project).code == 0
+
+
 def test_a_live_process_inside_is_a_reason_to_refuse(
     khlone: Khlone, git: Git, project: Path, sleeper: Callable[[Path], subprocess.Popen[bytes]]
 ) -> None:
