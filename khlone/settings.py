@@ -12,19 +12,19 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 
 from khlone import process
 from khlone.errors import InvalidSetting
 from khlone.files import read_regular
-from khlone.values import dataclass
+from khlone.values import dataclass, field
 
 _INTERESTING = re.compile(rb"khlone|include|gpgsign|workers", re.IGNORECASE)
 #: Keys that a repository's own file may set: harmless whoever wrote them.
 _FROM_PROJECT = re.compile(r"(agent|target|durable|gate\.required|limits\..*|trash\..*)\Z")
-_TRUE = {"true", "yes", "on", "1", ""}
-_FALSE = {"false", "no", "off", "0"}
+_TRUE = {"true", "yes", "on"}
+#: Empty is false to git, a key without `=` true: `_git_config` writes the latter out.
+_FALSE = {"false", "no", "off", ""}
 
 DEFAULT_AGENT = "claude"
 DEFAULT_WORKTREE = "{parent}/{repository}.clones/{folder}"
@@ -82,11 +82,21 @@ class Settings:
         value = self.values.get(key)
         if value is None:
             return default
-        if value.lower() in _TRUE:
-            return True
-        if value.lower() in _FALSE:
-            return False
-        raise InvalidSetting(f"khlone.{key}", value, "it must be true or false")
+        found = _as_bool(value)
+        if found is None:
+            raise InvalidSetting(f"khlone.{key}", value, "it must be true or false")
+        return found
+
+
+def _as_bool(value: str) -> bool | None:
+    """A boolean as git reads it, `None` for anything else."""
+    low = value.lower()
+    if low in _TRUE or low in _FALSE:
+        return low in _TRUE
+    try:
+        return int(low) != 0
+    except ValueError:
+        return None
 
 
 def load(
@@ -102,11 +112,11 @@ def load(
         values.update({key: value for key, value in project.items() if _FROM_PROJECT.match(key)})
     gpg_sign = has_workers = False
     if _must_ask_git(common_dir, git_dir, environment):
-        for key, value in _git_config(cwd, environment):
+        for key, value in _git_config(git_dir, cwd, environment):
             if key.startswith("khlone."):
-                values[key.removeprefix("khlone.")] = value
+                values[key.removeprefix("khlone.").lower()] = value
             elif key == "commit.gpgsign":
-                gpg_sign = value.lower() in _TRUE
+                gpg_sign = bool(_as_bool(value))
             elif key == "checkout.workers":
                 has_workers = True
     return Settings(values=values, gpg_sign=gpg_sign, has_checkout_workers=has_workers)
@@ -114,14 +124,16 @@ def load(
 
 def _config_files(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> list[Path]:
     found = [common_dir / "config", git_dir / "config.worktree"]
-    if "GIT_CONFIG_NOSYSTEM" not in environment:
+    if not _as_bool(environment.get("GIT_CONFIG_NOSYSTEM", "false")):
         found.append(Path(environment.get("GIT_CONFIG_SYSTEM", "/etc/gitconfig")))
-    home = environment.get("HOME")
+    home, xdg = environment.get("HOME"), environment.get("XDG_CONFIG_HOME")
     if "GIT_CONFIG_GLOBAL" in environment:
         found.append(Path(environment["GIT_CONFIG_GLOBAL"]))
-    elif home:
+        return found
+    if home:
         found.append(Path(home, ".gitconfig"))
-        found.append(Path(environment.get("XDG_CONFIG_HOME") or Path(home, ".config"), "git", "config"))
+    if xdg or home:
+        found.append(Path(xdg, "git", "config") if xdg else Path(home or "", ".config", "git", "config"))
     return found
 
 
@@ -142,19 +154,21 @@ def _must_ask_git(common_dir: Path, git_dir: Path, environment: Mapping[str, str
     return False
 
 
-def _git_config(cwd: Path, environment: Mapping[str, str]) -> list[tuple[str, str]]:
+def _git_config(git_dir: Path, cwd: Path, environment: Mapping[str, str]) -> list[tuple[str, str]]:
     kept = process.scrubbed(environment)
     for name, value in environment.items():
         if name.startswith(("GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")):
             kept[name] = value
-    done = process.run([process.git_executable(), "config", "--list", "-z"], cwd=cwd, environment=kept, timeout_s=30.0)
+    # Named, since the working folder need not lead to it: GIT_DIR may have.
+    asked = [process.git_executable(), "--git-dir", os.fspath(git_dir), "config", "--list", "-z"]
+    done = process.run(asked, cwd=cwd, environment=kept, timeout_s=30.0)
     if done.status != 0:
         raise InvalidSetting("git config", "", done.error_text.strip() or "git could not read it")
     pairs = []
     for item in done.text.split("\0"):
-        key, _, value = item.partition("\n")
+        key, equals, value = item.partition("\n")
         if key:
-            pairs.append((key, value))
+            pairs.append((key, value if equals else "true"))
     return pairs
 
 
@@ -169,8 +183,8 @@ def _user_file(environment: Mapping[str, str]) -> Path | None:
 def _toml(path: Path) -> dict[str, str]:
     try:
         content = read_regular(path)
-    except OSError:
-        return {}
+    except OSError as error:
+        raise InvalidSetting(str(path), "", os.strerror(error.errno or 0).lower()) from error
     if content is None:
         return {}
     import tomllib
@@ -186,7 +200,7 @@ def _flatten(prefix: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, dict):
         found: list[tuple[str, str]] = []
         for key, inner in value.items():
-            found += _flatten(f"{prefix}.{key}" if prefix else _key(key), inner)
+            found += _flatten(f"{prefix}.{key.lower()}" if prefix else _key(key), inner)
         return found
     if isinstance(value, bool):
         return [(prefix, "true" if value else "false")]
@@ -196,4 +210,5 @@ def _flatten(prefix: str, value: object) -> list[tuple[str, str]]:
 
 
 def _key(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "") if "." not in name else name
+    """A top-level key as git would write it: `allow-network-file-system` is `allownetworkfilesystem`."""
+    return name.lower() if "." in name else name.lower().replace("_", "").replace("-", "")
