@@ -28,6 +28,7 @@ POINTS: tuple[str, ...] = (
     "create.admin-published",
     "create.worktree-linked",
     "create.checked-out",
+    "create.included",
     "create.prepared",
     "create.synced",
     "create.ready",

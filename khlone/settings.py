@@ -26,6 +26,7 @@ _TRUE = {"true", "yes", "on"}
 #: Empty is false to git, a key without `=` true: `_git_config` writes the latter out.
 _FALSE = {"false", "no", "off", ""}
 
+DEFAULT_INCLUDE_SIZE = "512M"
 DEFAULT_AGENT = "claude"
 DEFAULT_WORKTREE = "{parent}/{repository}.clones/{folder}"
 PROJECT_FILE = ".khlone.toml"
@@ -78,6 +79,11 @@ class Settings:
         """Whether a repository on a network file system may be used."""
         return self._flag("allownetworkfilesystem", False)
 
+    @property
+    def include_size(self) -> int:
+        """How many bytes of ignored files a new clone may get copies of."""
+        return as_bytes("khlone.include.size", self.values.get("include.size", DEFAULT_INCLUDE_SIZE))
+
     def _flag(self, key: str, default: bool) -> bool:
         value = self.values.get(key)
         if value is None:
@@ -86,6 +92,14 @@ class Settings:
         if found is None:
             raise InvalidSetting(f"khlone.{key}", value, "it must be true or false")
         return found
+
+
+def as_bytes(key: str, text: str) -> int:
+    """Bytes of a size such as 500M or 10G (powers of 1024); raises InvalidSetting."""
+    match = re.fullmatch(r"(\d{1,12})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise InvalidSetting(key, text, "it must be a number with K, M, G or T")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2].upper()]
 
 
 def _as_bool(value: str) -> bool | None:

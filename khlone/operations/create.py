@@ -40,7 +40,7 @@ from khlone.model import (
     Outcome,
     utc_now,
 )
-from khlone.operations import journal, names, recovery, undo
+from khlone.operations import include, journal, names, recovery, undo
 from khlone.registry import folded
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
@@ -304,6 +304,8 @@ def _build(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
         clone = _add_by_git(app, plan, lock)
     _check_out(app, clone, lock)
     faults.point("create.checked-out")
+    include.include(app, clone)
+    faults.point("create.included")
 
     app.plugins.prepare(journal.as_clone(clone))
     faults.point("create.prepared")

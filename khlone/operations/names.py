@@ -7,6 +7,7 @@ never something that git or a shell reads in another way.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from khlone.errors import IllegalName
 
@@ -39,6 +40,12 @@ def check(name: str) -> None:
 def folder(name: str) -> str:
     """The name of the one folder that a clone of that name gets."""
     return name.replace("/", "-")
+
+
+def listed(found: Sequence[str], *, most: int = 5) -> str:
+    """The first few of many names, safe to print."""
+    some = ", ".join(shown(name) for name in found[:most])
+    return some if len(found) <= most else f"{some} and {len(found) - most} more"
 
 
 def shown(text: str) -> str:

@@ -16,6 +16,7 @@ from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive,
 from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
 from khlone.operations import create, purge, recovery, remove, undo
 from khlone.registry import TrashRecord
+from khlone.settings import as_bytes
 from khlone.values import dataclass
 from khlone.worktrees import read_entry
 
@@ -23,7 +24,6 @@ DEFAULT_AGE = "30d"
 #: A clock that is this far ahead of the last operation is doubted before anything goes by age.
 _DOUBTFUL_S = 180 * 86400.0
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_UNITS_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def _limits(app: App, request: PruneRequest) -> tuple[float, int | None]:
     """The age in seconds and the size in bytes beyond which trash goes."""
     age = request.age if request.age is not None else app.settings.values.get("trash.age", DEFAULT_AGE)
     size = request.size if request.size is not None else app.settings.values.get("trash.size")
-    return duration_s(age), None if size is None else size_bytes(size)
+    return duration_s(age), None if size is None else as_bytes("khlone.trash.size", size)
 
 
 def duration_s(text: str) -> float:
@@ -89,14 +89,6 @@ def duration_s(text: str) -> float:
     if match is None:
         raise InvalidSetting("khlone.trash.age", text, "it must be a number with s, m, h, d or w")
     return float(int(match[1]) * _UNITS_S[match[2] or "s"])
-
-
-def size_bytes(text: str) -> int:
-    """Bytes of a size such as 500M or 10G (powers of 1024); raises InvalidSetting."""
-    match = re.fullmatch(r"(\d{1,12})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise InvalidSetting("khlone.trash.size", text, "it must be a number with K, M, G or T")
-    return int(match[1]) * _UNITS_BYTES[match[2].upper()]
 
 
 def _prune_trash(app: App, age_s: float, size: int | None, request: PruneRequest) -> tuple[list[Kept], list[str]]:

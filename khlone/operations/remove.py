@@ -42,7 +42,6 @@ from khlone.operations import changes, integration, journal, names, recovery, sn
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
 
-_SHOWN_MOST = 5
 REMOVABLE = (CloneState.READY, CloneState.MERGED, CloneState.BROKEN, CloneState.FAILED)
 
 
@@ -80,7 +79,9 @@ def remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> R
         _require_idle(app, clone, force=force, dry_run=dry_run)
         now = plan_remove(app, clone, force=force)
         if now.changes.ignored:
-            app.told(f"the ignored files of {clone.name} stay with it in the trash: {_listed(now.changes.ignored)}")
+            app.told(
+                f"the ignored files of {clone.name} stay with it in the trash: {names.listed(now.changes.ignored)}"
+            )
         if dry_run:
             return Removed(name=clone.name, trash=now.trash, branch_deleted=now.delete_branch)
         if app.plugins.has("khlone_pre_cleanup"):
@@ -196,11 +197,6 @@ def _kept_notes(app: App, clone: CloneRecord, plan: RemovePlan) -> list[str]:
     where = names.shown(clone.target) if clone.target else "any other branch"
     why = "it moved or is checked out elsewhere" if plan.delete_branch else f"it has commits that are not in {where}"
     return [f"branch {branch} is kept: {why}"]
-
-
-def _listed(found: Sequence[str]) -> str:
-    shown = ", ".join(names.shown(name) for name in found[:_SHOWN_MOST])
-    return shown if len(found) <= _SHOWN_MOST else f"{shown} and {len(found) - _SHOWN_MOST} more"
 
 
 # -- executing -----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from khlone.app import App
 from khlone.errors import StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord
+from khlone.operations import include
 from khlone.process import Completed
 from khlone.repository import RefUpdate, null_oid
 
@@ -125,7 +126,9 @@ def _holds_more_than_the_checkout(app: App, clone: CloneRecord, admin: Path) -> 
             return True
         others = ask("ls-files", "--others", "-z")
         changed = ask("diff-files", "-z", "--name-only", "--diff-filter=MTUX")
-        if others.status != 0 or changed.status != 0 or others.stdout:
+        if others.status != 0 or changed.status != 0:
+            return True
+        if not all(include.is_copy(app, clone, os.fsdecode(name)) for name in others.stdout.split(b"\0") if name):
             return True
         for name in changed.stdout.split(b"\0"):
             if name and not _is_prefix(app, clone, Path(os.fsdecode(name))):
