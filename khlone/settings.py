@@ -3,23 +3,21 @@
 The keys are the same in `git config khlone.*`, in the repository's `.khlone.toml` and in
 the user's `config.toml`, in that order of precedence; a flag beats them all. A
 repository's file is data that anyone may have committed: keys that name code or places
-are not read from it. Where no config file holds a word of interest, git is not asked.
+are not read from it. Where git's files are plain, git is not asked.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from khlone import process
+from khlone import git_config, process
 from khlone.errors import InvalidSetting
 from khlone.files import read_regular
 from khlone.values import dataclass, field
 
-_INTERESTING = re.compile(rb"khlone|include|gpgsign|workers", re.IGNORECASE)
 #: Keys that a repository's own file may set: harmless whoever wrote them.
 _FROM_PROJECT = re.compile(r"(agent|target|durable|gate\.required|limits\..*|trash\..*)\Z")
 _TRUE = {"true", "yes", "on"}
@@ -125,47 +123,15 @@ def load(
         project = _toml(worktree / PROJECT_FILE)
         values.update({key: value for key, value in project.items() if _FROM_PROJECT.match(key)})
     gpg_sign = has_workers = False
-    if _must_ask_git(common_dir, git_dir, environment):
-        for key, value in _git_config(git_dir, cwd, environment):
-            if key.startswith("khlone."):
-                values[key.removeprefix("khlone.").lower()] = value
-            elif key == "commit.gpgsign":
-                gpg_sign = bool(_as_bool(value))
-            elif key == "checkout.workers":
-                has_workers = True
+    pairs = git_config.read(common_dir, git_dir, environment)
+    for key, value in _git_config(git_dir, cwd, environment) if pairs is None else pairs:
+        if key.startswith("khlone."):
+            values[key.removeprefix("khlone.").lower()] = value
+        elif key == "commit.gpgsign":
+            gpg_sign = bool(_as_bool(value))
+        elif key == "checkout.workers":
+            has_workers = True
     return Settings(values=values, gpg_sign=gpg_sign, has_checkout_workers=has_workers)
-
-
-def _config_files(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> list[Path]:
-    found = [common_dir / "config", git_dir / "config.worktree"]
-    if not _as_bool(environment.get("GIT_CONFIG_NOSYSTEM", "false")):
-        found.append(Path(environment.get("GIT_CONFIG_SYSTEM", "/etc/gitconfig")))
-    home, xdg = environment.get("HOME"), environment.get("XDG_CONFIG_HOME")
-    if "GIT_CONFIG_GLOBAL" in environment:
-        found.append(Path(environment["GIT_CONFIG_GLOBAL"]))
-        return found
-    if home:
-        found.append(Path(home, ".gitconfig"))
-    if xdg or home:
-        found.append(Path(xdg, "git", "config") if xdg else Path(home or "", ".config", "git", "config"))
-    return found
-
-
-def _must_ask_git(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> bool:
-    if sys.platform != "linux" or not process.git_executable().startswith(("/usr/bin/", "/usr/lib/git-core/")):
-        return True
-    if "GIT_CONFIG_PARAMETERS" in environment or "GIT_CONFIG_COUNT" in environment:
-        return True
-    for path in _config_files(common_dir, git_dir, environment):
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return True
-        if _INTERESTING.search(content):
-            return True
-    return False
 
 
 def _git_config(git_dir: Path, cwd: Path, environment: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from khlone import process, settings
+from khlone import git_config, process, settings
 from khlone import repository as repositories
 from khlone.errors import InvalidSetting, StateUnsafe
 from khlone.settings import DEFAULT_AGENT, DEFAULT_WORKTREE, PROJECT_FILE, Settings
@@ -381,7 +381,7 @@ def test_the_answer_without_git_is_that_of_git_wherever_a_value_stands(
 
     assert found.agent == "here"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "_must_ask_git", lambda *_: True)
+        patch.setattr(git_config, "read", lambda *_: None)
         assert load(repository) == found
 
 
@@ -389,7 +389,7 @@ def test_git_is_not_asked_where_no_file_holds_a_word_of_interest(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(settings, "_must_ask_git", lambda *_: True)
+        patch.setattr(git_config, "read", lambda *_: None)
         as_git = load(repository)
     monkeypatch.setattr(settings, "_git_config", None)
     monkeypatch.setattr(process, "git_executable", lambda: "/usr/bin/git")
