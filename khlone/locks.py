@@ -8,14 +8,16 @@ landing(target) -> repository -> registry (the registry's is SQLite's own), for
 milliseconds; none spans a hook, a checkout or the network, except that landing spans the
 fast-forward of a checked-out target.
 
-Through filelock: flock only (no soft fallback), short poll, the file is never unlinked,
-and its inode is compared with the path after acquiring and before every commit point.
+A free lock is taken by one `flock`; a held one is waited for through filelock: flock only
+(no soft fallback), short poll. The file is never unlinked, and its inode is compared with
+the path after acquiring and before every commit point.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import sys
@@ -23,14 +25,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from khlone.errors import Locked, LockLost, NotPermitted, StateUnsafe
 from khlone.files import explained, make_private_dir
 from khlone.model import utc_now
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 #: Seconds between tries; 0.05 starves waiters, much less wakes all of them at once (measured).
 POLL_S = 0.01
@@ -44,10 +42,10 @@ _ORDER = ("landing", "repository")
 class HeldLock:
     """A lock that is held; `descriptor` may be inherited by children that must outlive us."""
 
-    def __init__(self, path: Path, lock: FileLock, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, release: Callable[[], None]) -> None:
         self.path = path
         self.descriptor = descriptor
-        self._lock = lock
+        self._release = release
 
     def verify(self) -> None:
         """Raise LockLost when the file at the path is no longer the one that is locked."""
@@ -61,7 +59,7 @@ class HeldLock:
 
     def release(self) -> None:
         """Give the lock up; the file stays."""
-        self._lock.release()
+        self._release()
 
 
 class Locks:
@@ -123,12 +121,49 @@ class Locks:
     def _acquire(
         self, path: Path, wait_s: float, *, what: str = "the clone", told: Callable[[str], None] | None = None
     ) -> HeldLock:
-        from filelock import FileLock, Timeout
-
         with explained(self._folder):
             make_private_dir(self._folder)
-        descriptors: list[int] = []
         started = time.monotonic()
+        while True:
+            held = self._try(path)
+            if held is None:
+                left = wait_s - (time.monotonic() - started)
+                held = self._wait(path, left, told, what) if left > 0 else None
+            if held is None:
+                raise Locked(what, _read_holder(path), time.monotonic() - started)
+            told = None
+            try:
+                held.verify()
+            except LockLost:
+                held.release()
+                if time.monotonic() - started >= max(wait_s, 1.0):
+                    raise
+                continue
+            self._write_holder(held.descriptor)
+            return held
+
+    def _try(self, path: Path) -> HeldLock | None:
+        """The lock, if it is free: the way of nearly every call, so that filelock is not even imported."""
+        with self._explained(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(path, flags, 0o600)
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise StateUnsafe(path, "it is not a regular file")
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            return HeldLock(path, descriptor, lambda: _unlock(descriptor))
+
+    def _wait(self, path: Path, wait_s: float, told: Callable[[str], None] | None, what: str) -> HeldLock | None:
+        """The lock once it is free, `None` when it was not within the bound; after a second the holder is named."""
+        from filelock import FileLock, Timeout
+
+        descriptors: list[int] = []
         lock = FileLock(
             path,
             mode=0o600,
@@ -138,32 +173,16 @@ class Locks:
             on_acquired=descriptors.append,
         )
         first = min(wait_s, 1.0)
-        while True:
+        for bound in (first, wait_s - first):
             try:
                 with self._explained(path):
-                    lock.acquire(timeout=first)
+                    lock.acquire(timeout=bound)
             except Timeout:
-                waited = time.monotonic() - started
-                if waited >= wait_s:
-                    raise Locked(what, _read_holder(path), waited) from None
-                if told is not None:
+                if told is not None and bound == first < wait_s:
                     told(f"waiting for {what}, held by {_read_holder(path)}")
-                    told = None
-                first = max(wait_s - waited, 0.0)
                 continue
-            held = HeldLock(path, lock, descriptors[-1])
-            try:
-                held.verify()
-            except LockLost:
-                held.release()
-                if time.monotonic() - started >= max(wait_s, 1.0):
-                    raise
-                continue
-            if not stat.S_ISREG(os.fstat(held.descriptor).st_mode):
-                held.release()
-                raise StateUnsafe(path, "it is not a regular file")
-            self._write_holder(held.descriptor)
-            return held
+            return HeldLock(path, descriptors[-1], lock.release)
+        return None
 
     def _write_holder(self, descriptor: int) -> None:
         line = f"{self._command} (pid {os.getpid()}) since {utc_now()}"
@@ -186,6 +205,13 @@ class Locks:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise NotPermitted(f"cannot lock {path}: {os.strerror(error.errno).lower()}", path=path) from error
             raise
+
+
+def _unlock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 def _own_command() -> str:

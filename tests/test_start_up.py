@@ -21,7 +21,7 @@ HEAVY = {
 }
 #: What comes along with a library.
 CLICK = {"click", "inspect"}
-LOCK = {"filelock", "logging"}
+
 LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "path": (("path", "one"), {"sqlite3"}),
     "list": (("list",), {"sqlite3"}),
@@ -31,10 +31,10 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "log": (("log",), {"sqlite3", *CLICK}),
     "diff": (("diff", "one"), {"sqlite3", *CLICK}),
     "exec": (("exec", "one", "--", "true"), {"sqlite3", "pluggy", *CLICK}),
-    "new": (("new", "other"), {"sqlite3", "pluggy", "ctypes", *CLICK, *LOCK}),
-    "merge": (("merge", "one"), {"sqlite3", "pluggy", *CLICK, *LOCK}),
-    "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK, *LOCK}),
-    "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK, *LOCK}),
+    "new": (("new", "other"), {"sqlite3", "pluggy", "ctypes", *CLICK}),
+    "merge": (("merge", "one"), {"sqlite3", "pluggy", *CLICK}),
+    "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
+    "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK}),
     "prune": (("prune",), {"sqlite3", *CLICK}),
     "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +59,7 @@ def _ends(app: App, clone: CloneRecord, *, committed: bool) -> Iterator[tuple[Pa
     admin = undo.admin_path(app, clone)
     if not worktrees.is_linked(clone.path, admin):
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
-    index = app.state_dir / "stage" / f"diff-{secrets.token_hex(4)}.index"
+    index = app.state_dir / "stage" / f"diff-{os.urandom(4).hex()}.index"
     try:
         if files.exists(admin / "index"):
             shutil.copyfile(admin / "index", index)

@@ -39,7 +39,7 @@ from khlone.model import (
     Strategy,
     Verdict,
 )
-from khlone.operations import candidates, changes, journal, landing, recovery, remove, undo
+from khlone.operations import candidates, changes, journal, landing, recovery, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
@@ -116,6 +116,8 @@ def _after(app: App, landed: Sequence[_Landing], result: MergeResult, request: M
         merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
         app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
     if request.remove:
+        from khlone.operations import remove
+
         removal = remove.remove(app, [one.clone.name for one in landed])
         for kept in removal.kept:
             app.told(f"warning: {kept.name} has landed but was not removed: {kept.message}")

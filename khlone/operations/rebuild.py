@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +41,7 @@ def rebuild(app: App) -> list[str]:
         app.registry.close()
         if files.exists(app.registry_path):
             notes.append(f"the damaged registry was set aside in {_set_aside(app)}")
-        fresh = app.registry_path.with_name(f"registry.{secrets.token_hex(4)}.new")
+        fresh = app.registry_path.with_name(f"registry.{os.urandom(4).hex()}.new")
         registry = Registry(fresh)
         with registry.transaction() as change:
             for clone in _marked(app):

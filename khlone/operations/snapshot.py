@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,7 +82,7 @@ def _build(app: App, clone: CloneRecord, head: str, folder: Path) -> str:
         if not only_here and at == head:
             return head
         return _commit(app, _tree_of(app, at), [*parents, *only_here], clone)
-    index = folder / f"index-{secrets.token_hex(4)}"
+    index = folder / f"index-{os.urandom(4).hex()}"
     try:
         source = _Source(
             app=app,
