@@ -34,8 +34,11 @@ check: $(DEV) ## Format, lint, types and the import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: $(PACKAGE) ## Comparisons against plain git, as ratios
-	@$(BIN)/python -m benchmarks
+# As a user has it: installed, not linked to this checkout, whose folders change all the time.
+bench: $(VENV_STAMP) ## Comparisons against plain git, as ratios; WHAT="create race" runs some
+	@$(BIN)/python -m venv $(VENV)/bench
+	@$(VENV)/bench/bin/python -m pip --disable-pip-version-check --no-input install --quiet -c constraints.txt .
+	@$(VENV)/bench/bin/python -m benchmarks $(WHAT)
 
 torture: $(DEV) ## Kill and race for much longer
 	@KHLONE_TORTURE=1 $(BIN)/python -m pytest -m "" tests/crash tests/concurrency
