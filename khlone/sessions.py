@@ -10,14 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from khlone.model import ProcessIdentity
 from khlone.values import dataclass
 
+if TYPE_CHECKING:
+    import psutil
+
 TERM_GRACE_S = 10.0
+#: How often the end of processes is looked for, in seconds.
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +51,14 @@ def start_ticks(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat, `None` where that cannot be read; a zombie has none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
+            return _ticks(stream.read())
     except OSError:
         return None
-    return None if len(fields) < 20 or fields[0] == b"Z" else int(fields[19])
+
+
+def _ticks(content: bytes) -> int | None:
+    fields = content.rpartition(b")")[2].split()
+    return None if len(fields) < 20 or fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def identity(pid: int | None = None) -> ProcessIdentity:
@@ -64,11 +75,18 @@ def may_live(owner: ProcessIdentity) -> bool:
         return False
     if owner.pid <= 0:
         return False
-    if os.path.exists("/proc/self/stat"):
-        ticks = start_ticks(owner.pid)
-        return ticks is not None and (owner.start_ticks is None or ticks == owner.start_ticks)
     try:
-        os.kill(owner.pid, 0)
+        with open(f"/proc/{owner.pid}/stat", "rb") as stream:
+            ticks = _ticks(stream.read())
+    except OSError:
+        # Gone, or not to be seen: there is no /proc, it shows one's own only, or no descriptor is free.
+        return _answers(owner.pid)
+    return ticks is not None and (owner.start_ticks is None or ticks == owner.start_ticks)
+
+
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -76,16 +94,32 @@ def may_live(owner: ProcessIdentity) -> bool:
     return True
 
 
+def _all_processes(*attributes: str) -> Iterator[psutil.Process]:
+    """Every process that can be seen; none where the system shows none (no /proc)."""
+    import psutil
+
+    # An empty /proc gives psutil 7 no first pid to take: IndexError.
+    with contextlib.suppress(OSError, IndexError):
+        yield from psutil.process_iter(attributes)
+
+
+def _callers() -> set[int]:
+    """The pids of the processes that started this one."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        return {parent.pid for parent in psutil.Process().parents()}
+    return set()
+
+
 def processes_inside(folder: Path) -> list[FoundProcess]:
     """Every process whose working folder lies in `folder`, khlone itself and its ancestors aside."""
     import psutil
 
-    ours = {os.getpid()}
-    with contextlib.suppress(psutil.Error):
-        ours |= {parent.pid for parent in psutil.Process().parents()}
+    ours = {os.getpid(), *_callers()}
     root = os.path.realpath(folder)
     found = []
-    for candidate in psutil.process_iter(["cwd", "name", "status", "create_time"]):
+    for candidate in _all_processes("cwd", "name", "status", "create_time"):
         facts = candidate.info
         cwd = facts["cwd"]
         if candidate.pid in ours or not cwd or facts["status"] == psutil.STATUS_ZOMBIE:
@@ -104,29 +138,29 @@ def end_processes(processes: Iterable[FoundProcess], *, grace_s: float = TERM_GR
 
     wanted = []
     for found in processes:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(found.pid)
             if process.create_time() == found.created:
                 wanted.append((process, found))
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         for process, _ in wanted:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):
                 process.send_signal(signal_number)
-        _, alive = psutil.wait_procs([process for process, _ in wanted], timeout=grace_s)
-        still = {process.pid for process in alive}
-        wanted = [(process, found) for process, found in wanted if process.pid in still and _running(process)]
-        if not wanted:
-            break
+        deadline = time.monotonic() + grace_s
+        while wanted := [(process, found) for process, found in wanted if _running(process)]:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL_S)
     return [found for _, found in wanted]
 
 
-def _running(process: object) -> bool:
+def _running(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie, whose parent may never ask for it, does not."""
     import psutil
 
-    assert isinstance(process, psutil.Process)
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
         return False
 
 
@@ -135,11 +169,9 @@ def git_processes_near(folders: Sequence[Path]) -> list[FoundProcess]:
     import psutil
 
     roots = [os.path.realpath(folder) for folder in folders]
-    callers: set[int] = set()
-    with contextlib.suppress(psutil.Error):
-        callers = {parent.pid for parent in psutil.Process().parents()}
+    callers = _callers()
     found = []
-    for candidate in psutil.process_iter(["cwd", "name", "status", "create_time", "cmdline"]):
+    for candidate in _all_processes("cwd", "name", "status", "create_time", "cmdline"):
         facts = candidate.info
         name = facts["name"] or ""
         if not name.startswith("git") or name.startswith("git-khlone") or facts["status"] == psutil.STATUS_ZOMBIE:
@@ -156,13 +188,20 @@ def git_processes_near(folders: Sequence[Path]) -> list[FoundProcess]:
 
 
 def session_processes(owner: ProcessIdentity, *, known: set[int]) -> list[FoundProcess]:
-    """A recorded session's process and its descendants, those in `known` and khlone's ancestors aside."""
+    """A recorded session's process and its descendants, those in `known` and khlone's ancestors aside.
+
+    Nothing when the pid is another process's by now. A session of another host is
+    listed without a look, and never signalled from here.
+    """
     import psutil
 
-    ours = {os.getpid()}
+    if owner.host != os.uname().nodename:
+        return [FoundProcess(pid=owner.pid, name=f"a session on {owner.host}", created=-1.0)]
+    if not may_live(owner):
+        return []
+    ours = {os.getpid(), *_callers()}
     found = []
-    with contextlib.suppress(psutil.Error):
-        ours |= {parent.pid for parent in psutil.Process().parents()}
+    with contextlib.suppress(psutil.Error, OSError):
         root = psutil.Process(owner.pid)
         for process in (root, *root.children(recursive=True)):
             if process.pid not in ours | known and process.status() != psutil.STATUS_ZOMBIE:
