@@ -14,10 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from khlone import files, repository, settings, worktrees
+from khlone import discovery, files, repository, settings, worktrees
 from khlone.config_dir import ConfigDirs, cache_root, state_root
 from khlone.errors import KhloneError, NetworkFileSystem, NoSuchClone, UsageError
-from khlone.model import CloneRecord
+from khlone.model import CloneRecord, Location
 from khlone.registry import Registry
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class App:
 
     def __init__(
         self,
-        location: repository.Location,
+        location: Location,
         *,
         environment: Mapping[str, str],
         told: Callable[[str], None] = _silent,
@@ -72,7 +72,7 @@ class App:
         NotARepository, NotPermitted, RepositoryUnsupported, GitMissing or GitTooOld.
         """
         known = dict(os.environ if environment is None else environment)
-        found = repository.discover(Path.cwd() if cwd is None else cwd, known)
+        found = discovery.discover(Path.cwd() if cwd is None else cwd, known)
         return cls(found, environment=known, told=told, plugins=plugins)
 
     # -- adapters

@@ -85,6 +85,27 @@ def utc_now() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a command was called: `worktree` is `None` in a bare repository or inside a git dir.
+
+    `main_worktree` is `None` for a bare repository, and where a linked worktree cannot
+    tell it (a git dir that lies apart, without `core.worktree`).
+    """
+
+    cwd: Path
+    git_dir: Path
+    common_dir: Path
+    worktree: Path | None
+    main_worktree: Path | None
+    bare: bool
+
+    @property
+    def anchor(self) -> Path:
+        """What the repository is called by: its main worktree, else its common dir."""
+        return self.main_worktree or self.common_dir
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessIdentity:
     """A process beyond its pid: a pid alone is reused, (pid, start ticks, boot id, host) is not."""
 

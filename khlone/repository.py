@@ -1,4 +1,4 @@
-"""Which repository is meant, and what does git say and do about it?
+"""What does git say and do about a repository?
 
 The one adapter round git: every call is built here, with an environment scrubbed of what
 hooks export, hooks and fsmonitor of the repository switched off, no prompt, C messages,
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-import stat
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,12 +22,10 @@ from khlone.errors import (
     IdentityMissing,
     NoSpace,
     NoSuchRef,
-    NotARepository,
-    NotPermitted,
-    RepositoryUnsupported,
     StateUnsafe,
 )
 from khlone.files import read_regular
+from khlone.model import Location
 from khlone.process import Completed
 from khlone.values import dataclass
 
@@ -41,8 +39,6 @@ _RACES = (
     r"|Unable to create '.*\.lock': File exists|could not open '.*/locked'"
 )
 _RETRY_TOTAL_S = 15.0
-_BARE = rb"(?im)^\s*bare\s*(=\s*(true|yes|on|1)\b|$)"
-_WORKTREE = rb"(?im)^\s*worktree\s*=\s*(.+)$"
 #: Told apart from an absent ref: its file holds something that only git can read.
 _ASK_GIT = "?"
 _LOCK_TIMEOUTS = ("-c", "core.filesRefLockTimeout=5000", "-c", "core.packedRefsTimeout=10000")
@@ -63,27 +59,6 @@ _QUIET = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
-    """Where a command was called: `worktree` is `None` in a bare repository or inside a git dir.
-
-    `main_worktree` is `None` for a bare repository, and where a linked worktree cannot
-    tell it (a git dir that lies apart, without `core.worktree`).
-    """
-
-    cwd: Path
-    git_dir: Path
-    common_dir: Path
-    worktree: Path | None
-    main_worktree: Path | None
-    bare: bool
-
-    @property
-    def anchor(self) -> Path:
-        """What the repository is called by: its main worktree, else its common dir."""
-        return self.main_worktree or self.common_dir
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RefUpdate:
     """One ref from `old` to `new`; the null oid as `old` creates, as `new` deletes."""
 
@@ -100,135 +75,6 @@ def is_oid(text: str) -> bool:
 def null_oid(like: str) -> str:
     """The null oid of the same hash as `like`."""
     return "0" * len(like)
-
-
-# -- where ---------------------------------------------------------------------------------
-
-
-def discover(cwd: Path, environment: Mapping[str, str]) -> Location:
-    """The repository that `cwd` lies in, or that GIT_DIR names.
-
-    The common layouts are read from the file system; whatever is out of the ordinary
-    (variables set, a bare repository, another owner) is asked of git, whose refusals
-    (`safe.directory`) are passed on. Raises NotARepository or NotPermitted.
-    """
-    if "GIT_QUARANTINE_PATH" in environment:
-        raise NotPermitted("inside a receive hook nothing can be changed", hint="call khlone from post-receive")
-    if not any(
-        name in environment for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_CEILING_DIRECTORIES")
-    ):
-        found = _discover_plain(cwd)
-        if found is not None:
-            return found
-    return _discover_by_git(cwd, environment)
-
-
-def _discover_plain(cwd: Path) -> Location | None:
-    start = os.path.realpath(cwd)
-    folder = start
-    device = os.stat(start).st_dev if os.path.isdir(start) else -1
-    while True:
-        dot_git = os.path.join(folder, ".git")
-        try:
-            found = os.lstat(dot_git)
-        except OSError:
-            found = None
-        if found is not None:
-            return _plain_location(Path(start), Path(folder), Path(dot_git), found)
-        if os.path.exists(os.path.join(folder, "objects")) and os.path.exists(os.path.join(folder, "HEAD")):
-            return None
-        parent = os.path.dirname(folder)
-        if parent == folder or os.stat(parent).st_dev != device:
-            return None
-        folder = parent
-
-
-def _plain_location(cwd: Path, top: Path, dot_git: Path, found: os.stat_result) -> Location | None:
-    user = os.geteuid()
-    if found.st_uid != user or os.stat(top).st_uid != user:
-        return None
-    if stat.S_ISDIR(found.st_mode):
-        git_dir = dot_git
-    elif stat.S_ISREG(found.st_mode):
-        content = read_regular(dot_git, most=_SMALL)
-        if content is None or not content.startswith(b"gitdir: "):
-            return None
-        git_dir = Path(os.path.realpath(top / os.fsdecode(content[8:].rstrip(b"\r\n"))))
-    else:
-        return None
-    try:
-        if os.stat(git_dir).st_uid != user or not (git_dir / "HEAD").exists():
-            return None
-        common = read_regular(git_dir / "commondir", most=_SMALL)
-        common_dir = git_dir
-        if common is not None:
-            common_dir = Path(os.path.realpath(git_dir / os.fsdecode(common.rstrip(b"\r\n"))))
-        config = read_regular(common_dir / "config", most=_SMALL) or b""
-    except OSError:
-        return None
-    if not (common_dir / "objects").is_dir() or (common is not None and not common.strip()):
-        return None
-    bare = _is_bare(config)
-    if git_dir == common_dir and (bare or _named_worktree(config)):
-        return None
-    main = top if git_dir == common_dir else _main_worktree(common_dir, config, bare=bare)
-    return Location(cwd=cwd, git_dir=git_dir, common_dir=common_dir, worktree=top, main_worktree=main, bare=bare)
-
-
-def _is_bare(config: bytes) -> bool:
-    # Most repositories say `bare = false` and are told by that, without a pattern.
-    others = config.replace(b"bare = false", b"")
-    return b"bare" in others.lower() and re.search(_BARE, others) is not None
-
-
-def _named_worktree(config: bytes) -> re.Match[bytes] | None:
-    return re.search(_WORKTREE, config) if b"worktree" in config.lower() else None
-
-
-def _main_worktree(common_dir: Path, config: bytes, *, bare: bool) -> Path | None:
-    """The main worktree as seen from a linked one."""
-    if bare:
-        return None
-    named = _named_worktree(config)
-    if named is not None:
-        return Path(os.path.realpath(common_dir / os.fsdecode(named[1]).strip().strip('"')))
-    return common_dir.parent if common_dir.name == ".git" else None
-
-
-def _discover_by_git(cwd: Path, environment: Mapping[str, str]) -> Location:
-    kept = process.scrubbed(environment)
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR"):
-        if name in environment:
-            kept[name] = environment[name]
-    kept |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
-    git = process.git_executable()
-    asked = ["rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir", "--is-bare-repository"]
-    done = process.run([git, *asked, "--is-inside-work-tree"], cwd=cwd, environment=kept, timeout_s=30.0)
-    if done.status != 0:
-        text = done.error_text.strip()
-        if "not a git repository" in text:
-            raise NotARepository(cwd)
-        if "dubious ownership" in text:
-            raise NotPermitted(
-                text.splitlines()[0].removeprefix("fatal: "),
-                hint="if you trust its owner: git config --global --add safe.directory DIR",
-                path=cwd,
-            )
-        if "unknown repository extension" in text or "repository version" in text:
-            raise RepositoryUnsupported(" ".join(text.removeprefix("fatal: ").split()), hint="a newer git may read it")
-        raise GitFailed(asked, done.status, text)
-    git_dir, common_dir, bare, inside = done.text.splitlines()[:4]
-    worktree = None
-    if inside == "true":
-        shown = process.run([git, "rev-parse", "--show-toplevel"], cwd=cwd, environment=kept, timeout_s=30.0)
-        worktree = Path(os.path.realpath(shown.text.removesuffix("\n"))) if shown.status == 0 else None
-    own, common = Path(os.path.realpath(git_dir)), Path(os.path.realpath(common_dir))
-    config = read_regular(common / "config", most=_SMALL) or b""
-    is_bare = bare == "true" or _is_bare(config)
-    main = worktree if own == common and worktree is not None else _main_worktree(common, config, bare=is_bare)
-    if own == common and not is_bare:
-        worktree = main
-    return Location(cwd=cwd, git_dir=own, common_dir=common, worktree=worktree, main_worktree=main, bare=is_bare)
 
 
 # -- git -----------------------------------------------------------------------------------
@@ -296,6 +142,8 @@ class Repository:
                 break
             time.sleep(pause_s * (0.5 + os.urandom(1)[0] / 255))
             pause_s = min(pause_s * 2, 2.0)
+        if done.truncated:
+            raise GitFailed(arguments, done.status, f"error: more than {process.CAPTURE_BYTES} bytes of output")
         if check and done.status != 0:
             raise failure(arguments, done)
         return done
@@ -345,7 +193,8 @@ class Repository:
             found = self._read_ref_file(ref)
             if found != _ASK_GIT:
                 return found or None
-        done = self.git("rev-parse", "--verify", "--quiet", "--end-of-options", ref, check=False)
+        # Not `rev-parse`, which for an absent ref looks for refs/heads/<ref> and the like.
+        done = self.git("show-ref", "--verify", "--hash", "--", ref, check=False)
         return done.text.strip() if done.status == 0 else None
 
     def _read_ref_file(self, ref: str) -> str:
@@ -472,11 +321,15 @@ def failure(arguments: Sequence[str], done: Completed) -> GitFailed | IdentityMi
             "unable to auto-detect email",
             "empty ident name",
             "no email was given",
+            "no name was given",
+            "name consists only of disallowed characters",
         )
     ):
         return IdentityMissing()
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return NoSpace("the repository", text.strip().splitlines()[-1])
+    if done.status == -signal.SIGXFSZ:
+        return NoSpace("the repository", "a file grew beyond the limit of the process")
     return GitFailed(arguments, done.status, text or ("timed out" if done.timed_out else ""))
 
 
@@ -488,7 +341,7 @@ def check_git_version(cache: Path | None) -> tuple[int, ...]:
     executable = process.git_executable()
     found = os.stat(executable)
     key = f"{executable}\n{found.st_size}\n{found.st_mtime_ns}\n"
-    text = ""
+    text, is_fresh = "", False
     if cache is not None:
         try:
             cached = cache.read_text()
@@ -497,9 +350,10 @@ def check_git_version(cache: Path | None) -> tuple[int, ...]:
         text = cached.removeprefix(key) if cached.startswith(key) else ""
     if not text:
         text = process.run([executable, "version"], timeout_s=30.0).text.strip()
-        if cache is not None:
-            _keep(cache, key + text)
+        is_fresh = True
     match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    if is_fresh and match and cache is not None:
+        _keep(cache, key + text)
     version = tuple(int(part) for part in match.groups() if part) if match else (0,)
     if version < MINIMUM_GIT:
         raise GitTooOld(".".join(map(str, version)), ".".join(map(str, MINIMUM_GIT)))

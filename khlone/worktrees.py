@@ -14,8 +14,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from khlone import files
-from khlone.errors import StateUnsafe
+from khlone import files, process
+from khlone.errors import GitFailed, StateUnsafe
 from khlone.values import dataclass
 
 #: Written into the admin folder of every clone; git ignores it, the rebuild of a registry reads it.
@@ -157,6 +157,8 @@ def _held_refs(git_dir: Path) -> Iterator[str]:
         text = _text(git_dir / name)
         if text and text.startswith("refs/") and text.strip() != head:
             yield text.strip()
+    # What `rebase --update-refs` moves at its end: a ref, its old and its new oid, one a line.
+    yield from (line for line in (_text(git_dir / "rebase-merge/update-refs") or "").split("\n")[::3] if line)
     text = _text(git_dir / "BISECT_START")
     if text and f"refs/heads/{text.strip()}" != head:
         yield f"refs/heads/{text.strip()}"
@@ -202,8 +204,21 @@ def stage(
     if sparse is not None:
         (staged / "info").mkdir()
         files.write_new(staged / "info" / "sparse-checkout", sparse, mode=0o666, durable=durable)
+    if "config.worktree" in content:
+        _drop_what_is_one_worktrees_own(staged / "config.worktree")
     if durable:
         files.sync_dir(staged)
+
+
+def _drop_what_is_one_worktrees_own(path: Path) -> None:
+    """Take `core.bare` and `core.worktree` out of a copied configuration, as git does."""
+    if not any(word in path.read_bytes().lower() for word in (b"bare", b"worktree")):
+        return
+    for key in ("core.bare", "core.worktree"):
+        argv = [process.git_executable(), "config", "--file", os.fspath(path), "--unset-all", key]
+        done = process.run(argv, environment=process.scrubbed())
+        if done.status not in (0, 5):  # 5: there is no such key
+            raise GitFailed(argv[1:], done.status, done.error_text)
 
 
 def _worktree_config_on(common_dir: Path) -> bool:

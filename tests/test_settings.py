@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from khlone import git_config, process, settings
-from khlone import repository as repositories
+from khlone import discovery, git_config, process, settings
 from khlone.errors import InvalidSetting, StateUnsafe
 from khlone.settings import DEFAULT_AGENT, DEFAULT_WORKTREE, PROJECT_FILE, Settings
 from tests.support import Git, write
@@ -19,7 +18,7 @@ from tests.support import Git, write
 def load(where: Path, environment: Mapping[str, str] | None = None) -> Settings:
     """The settings as a command in that folder sees them."""
     known = dict(os.environ) | dict(environment or {})
-    found = repositories.discover(where, known)
+    found = discovery.discover(where, known)
     return settings.load(
         common_dir=found.common_dir,
         git_dir=found.git_dir,
@@ -274,7 +273,7 @@ def test_variables_that_a_hook_was_given_do_not_lead_astray(repository: Path, gi
     git("config", "khlone.agent", "meant", cwd=repository)
 
     known = dict(os.environ)
-    found = repositories.discover(repository, known)
+    found = discovery.discover(repository, known)
     seen = settings.load(
         common_dir=found.common_dir,
         git_dir=found.git_dir,
