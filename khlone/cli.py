@@ -72,6 +72,8 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SIGNAL + signal.SIGPIPE
+    except OSError as error:
+        return _refused_by_system(output, context, error)
     except Exception as error:  # noqa: BLE001 - the one place where a bug is turned into a report
         return _bug(output, context, error)
 
@@ -117,6 +119,17 @@ def _interrupted(output: Output, number: int) -> int:
 def _coded(error: KhloneError, code: str) -> KhloneError:
     error.code = code  # type: ignore[misc]
     return error
+
+
+def _refused_by_system(output: Output, context: Context, error: OSError) -> int:
+    """What the operating system refuses is no bug of khlone's, wherever it did."""
+    from khlone import files
+
+    known = files.cause(error, "the repository")
+    if known is None:
+        return _bug(output, context, error)
+    output.error(known)
+    return known.exit_code
 
 
 def _bug(output: Output, context: Context, error: Exception) -> int:

@@ -8,6 +8,7 @@ Library exceptions never leave their adapter: they are turned into one of these 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +24,8 @@ EXIT_PERMISSION = 77
 EXIT_SIGNAL = 128
 
 _SHOWN_MOST = 5
+#: What the kernel says when there is no more of descriptors, processes or memory to be had.
+LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
 
 def _some(values: Iterable[object]) -> str:
@@ -640,6 +643,31 @@ class NoSpace(KhloneError):
 
     def __init__(self, path: Path | str, why: str) -> None:
         super().__init__(f"no space left while writing {path}: {why}", hint="free some and try again", path=str(path))
+
+
+class DiskFailed(KhloneError):
+    """The disk does not do what was asked of it."""
+
+    code = "disk-failed"
+
+    def __init__(self, path: Path | str, why: str) -> None:
+        super().__init__(
+            f"the disk failed at {path}: {why}",
+            hint="look at the disk and at the kernel's log; what was begun is undone, or will be by the next command",
+            path=str(path),
+        )
+
+
+class OverLimit(KhloneError):
+    """The operating system gives this user or process no more of something."""
+
+    code = "over-limit"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"{what}: {why}", hint="end something or raise the limit (see `ulimit -a`), then try again", what=what
+        )
 
 
 class RegistryNewer(KhloneError):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from khlone.errors import NoSpace, NotPermitted, StateUnsafe
+from khlone.errors import LIMITS, DiskFailed, KhloneError, NoSpace, NotPermitted, OverLimit, StateUnsafe
 
 _CLOEXEC_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -32,22 +32,30 @@ _MOUNT_ESCAPE = rb"\\([0-7]{3})"
 _DEEPEST = 100
 
 
+def cause(error: OSError, path: Path | str) -> KhloneError | None:
+    """The khlone error for an OSError with a plain cause (full disk, no permission, a limit), else `None`."""
+    where, why = error.filename or path, os.strerror(error.errno or 0)
+    if error.errno in _FULL:
+        return NoSpace(where, why)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NotPermitted(f"cannot write {where}: {why.lower()}", hint="check its owner and mode", path=str(where))
+    if error.errno in LIMITS:
+        return OverLimit(f"cannot use {where}", why.lower())
+    if error.errno == errno.EIO:
+        return DiskFailed(where, why.lower())
+    return None
+
+
 @contextlib.contextmanager
 def explained(path: Path | str) -> Iterator[None]:
-    """Turn the OSErrors that have a plain cause (full disk, no permission) into khlone errors."""
+    """Turn the OSErrors that have a plain cause into khlone errors; others stay what they are."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise NoSpace(error.filename or path, os.strerror(error.errno or 0)) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            where = error.filename or path
-            raise NotPermitted(
-                f"cannot write {where}: {os.strerror(error.errno).lower()}",
-                hint="check its owner and mode",
-                path=str(where),
-            ) from error
-        raise
+        known = cause(error, path)
+        if known is None:
+            raise
+        raise known from error
 
 
 def sync_dir(path: Path) -> None:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from khlone.errors import CommandNotFound, GitMissing
+from khlone.errors import LIMITS, CommandNotFound, GitMissing, OverLimit
 from khlone.values import dataclass
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def run(
     The child leads a process group of its own, which is ended on time-out and on an
     exception. Of each stream the first `capture_bytes` are kept, the rest is read and
     dropped (`truncated`). What the program leaves running is not waited for, even where
-    it holds the output open. `started` is told the pid once it runs. Raises CommandNotFound.
+    it holds the output open. `started` is told the pid once it runs. Raises CommandNotFound
+    or OverLimit.
     """
     import subprocess
 
@@ -165,10 +166,12 @@ def run(
                     stream.close()
 
 
-def _not_started(program: str, cwd: Path | None, error: OSError | ValueError) -> CommandNotFound:
+def _not_started(program: str, cwd: Path | None, error: OSError | ValueError) -> CommandNotFound | OverLimit:
     if isinstance(error, ValueError):
         return CommandNotFound(program, str(error))
     why = os.strerror(error.errno or 0).lower()
+    if error.errno in LIMITS:
+        return OverLimit(f"cannot run {program!r}", why)
     if cwd is not None and error.filename == cwd:
         why = f"{why}: {cwd}"
     return CommandNotFound(program, why)
@@ -281,10 +284,10 @@ def end_group(pid: int, *, grace_s: float = 2.0) -> None:
 
 
 def start_foreground(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Child:
-    """Start a program on this terminal, in our process group; raises CommandNotFound."""
+    """Start a program on this terminal, in our process group; raises CommandNotFound or OverLimit."""
     import subprocess
 
     try:
         return subprocess.Popen(list(argv), cwd=cwd, env=dict(environment))
     except OSError as error:
-        raise CommandNotFound(argv[0], os.strerror(error.errno or 0).lower()) from error
+        raise _not_started(argv[0], None, error) from error

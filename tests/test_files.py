@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from khlone import files
-from khlone.errors import NoSpace, NotPermitted, StateUnsafe
+from khlone.errors import DiskFailed, NoSpace, NotPermitted, OverLimit, StateUnsafe
 from tests.commands.steps import tree
 
 LONG = 1 << 20
@@ -255,7 +255,9 @@ def test_a_private_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch
         (errno.EACCES, NotPermitted),
         (errno.EPERM, NotPermitted),
         (errno.EROFS, NotPermitted),
-        (errno.EIO, OSError),
+        (errno.EIO, DiskFailed),
+        (errno.EMFILE, OverLimit),
+        (errno.ENOTEMPTY, OSError),
     ],
 )
 def test_a_plain_cause_becomes_an_error_that_names_the_path(number: int, error: type[Exception]) -> None:
