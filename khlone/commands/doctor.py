@@ -5,21 +5,29 @@ from __future__ import annotations
 import click
 
 from khlone.commands import Context, verb
+from khlone.errors import UsageError
 from khlone.model import Severity
 from khlone.output import visible
 
 
 @verb("doctor")
 @click.option("--fix", is_flag=True, help="Mend what can be mended safely; what cannot be judged is kept.")
-def command(context: Context, *, fix: bool) -> int:
+@click.option(
+    "--host-gone",
+    metavar="HOST",
+    help="With --fix: HOST will not come back; finish or undo what it began.",
+)
+def command(context: Context, *, fix: bool, host_gone: str | None) -> int:
     """Find what is wrong with the repository's clones, and mend it with --fix.
 
     Ends with 0 when no error is left.
     """
     from khlone.operations import doctor
 
+    if host_gone is not None and not fix:
+        raise UsageError("--host-gone mends, so it needs --fix", hint="git khlone doctor --fix --host-gone HOST")
     app = context.plain_app()
-    findings = doctor.diagnose(app, fix=fix)
+    findings = doctor.diagnose(app, fix=fix, host_gone=host_gone)
     if context.output.as_json:
         context.output.document("doctor", {"findings": findings})
     for finding in findings:

@@ -17,14 +17,18 @@ from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.model import CloneRecord, CloneState, Finding, Severity
 from khlone.operations import inspect, journal, names, rebuild, recovery, repair, undo
+from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
 
 _INITIALIZING_AFTER_S = 60.0
 
 
-def diagnose(app: App, *, fix: bool = False) -> list[Finding]:
-    """Every finding, most of them with what would mend it; with `fix`, mended where that is safe."""
+def diagnose(app: App, *, fix: bool = False, host_gone: str | None = None) -> list[Finding]:
+    """Every finding, most of them with what would mend it; with `fix`, mended where that is safe.
+
+    `host_gone` names a host that will not come back: what it began is mended too.
+    """
     if not app.state_dir.exists() and not fix:
         return [*_foreign_entries(app, fix=False), *_git_works(app)]
     if fix:
@@ -32,7 +36,7 @@ def diagnose(app: App, *, fix: bool = False) -> list[Finding]:
     findings = list(_registry(app, fix=fix))
     if any(not finding.fixed and finding.severity is Severity.ERROR for finding in findings):
         return [*findings, *_foreign_entries(app, fix=fix), *_git_works(app)]
-    findings += _operations(app, fix=fix)
+    findings += _operations(app, fix=fix, host_gone=host_gone)
     findings += _foreign_entries(app, fix=fix)
     findings += _clones(app, fix=fix)
     findings += _leftovers(app, fix=fix)
@@ -69,11 +73,11 @@ def _rebuilt(app: App, code: str, message: str, *, fix: bool) -> Finding:
     )
 
 
-def _operations(app: App, *, fix: bool) -> Iterator[Finding]:
+def _operations(app: App, *, fix: bool, host_gone: str | None) -> Iterator[Finding]:
     if not app.has_registry:
         return
     if fix:
-        for result in recovery.recover(app):
+        for result in recovery.recover(app, host_gone=host_gone):
             yield Finding(
                 code="interrupted-operation",
                 severity=Severity.ERROR,
@@ -82,19 +86,36 @@ def _operations(app: App, *, fix: bool) -> Iterator[Finding]:
                 fix="finish or undo it",
                 fixed=result.outcome is not None,
             )
-        return
     for operation in app.registry.open_operations():
-        lock = app.locks.try_operation(operation.clone_id)
-        if lock is None:
-            continue
-        lock.release()
-        yield Finding(
-            code="interrupted-operation",
-            severity=Severity.ERROR,
-            clone=operation.name,
-            message=f"{operation.kind} was interrupted; its process (pid {operation.owner.pid}) is gone",
-            fix="finish or undo it: git khlone doctor --fix",
-        )
+        if recovery.is_elsewhere(operation.owner) and operation.owner.host != host_gone:
+            yield _begun_elsewhere(operation)
+        elif not fix:
+            yield from _interrupted(app, operation)
+
+
+def _begun_elsewhere(operation: Operation) -> Finding:
+    host = operation.owner.host
+    return Finding(
+        code="begun-elsewhere",
+        severity=Severity.WARNING,
+        clone=operation.name,
+        message=f"{operation.kind} was begun on {host} and has not ended; whether it goes on cannot be told from here",
+        fix=f"run khlone on {host}, or, if that is gone for good: git khlone doctor --fix --host-gone {host}",
+    )
+
+
+def _interrupted(app: App, operation: Operation) -> Iterator[Finding]:
+    lock = app.locks.try_operation(operation.clone_id)
+    if lock is None:
+        return
+    lock.release()
+    yield Finding(
+        code="interrupted-operation",
+        severity=Severity.ERROR,
+        clone=operation.name,
+        message=f"{operation.kind} was interrupted; its process (pid {operation.owner.pid}) is gone",
+        fix="finish or undo it: git khlone doctor --fix",
+    )
 
 
 # -- admin folders that are not (or no longer) ours -------------------------------------------

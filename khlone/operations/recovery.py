@@ -3,17 +3,21 @@
 At the start of every mutating command and in `doctor`: for each operation that has not
 ended and whose clone's operation lock is free, create is rolled back, everything else is
 rolled forward. Holding the lock is the proof that the owner and every git it had started
-are dead. Recovery may itself be killed: the next one starts over.
+are dead: on this kernel, whose locks it is, and so also for another container of this
+machine, whatever that calls itself. What another kernel under another name began is left
+to it, unless the user says that the host is gone. Recovery may itself be killed: the next
+one starts over.
 """
 
 from __future__ import annotations
 
 import os
 
+from khlone import sessions
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.locks import HeldLock
-from khlone.model import CloneState, OperationKind, Outcome
+from khlone.model import CloneState, OperationKind, Outcome, ProcessIdentity
 from khlone.operations import journal
 from khlone.registry import Operation
 from khlone.values import dataclass
@@ -28,14 +32,15 @@ class Recovered:
     messages: tuple[str, ...] = ()
 
 
-def recover(app: App) -> list[Recovered]:
+def recover(app: App, *, host_gone: str | None = None) -> list[Recovered]:
     """Finish or undo every dead operation; says each on `app.told`, leaves living ones alone.
 
     An operation that cannot be recovered stays open and is reported, so that no other
-    command is held up by it.
+    command is held up by it. `host_gone` names a host whose operations are dead, as the
+    user knows.
     """
     found = app.registry.open_operations()
-    done = [_recover_one(app, operation) for operation in found] if found else []
+    done = [_recover_one(app, operation, host_gone) for operation in found] if found else []
     results = [result for result in done if result is not None]
     for result in results:
         name = f"{result.operation.kind} of {result.operation.name}"
@@ -48,9 +53,24 @@ def recover(app: App) -> list[Recovered]:
     return results
 
 
-def _recover_one(app: App, operation: Operation) -> Recovered | None:
-    if operation.owner.host != os.uname().nodename:
-        app.told(f"warning: {operation.kind} of {operation.name} was begun on {operation.owner.host}; left to it")
+def is_elsewhere(owner: ProcessIdentity) -> bool:
+    """Whether a process belongs to another machine, whose locks may not be seen here.
+
+    Containers of one machine have names of their own and one kernel; a machine that was
+    booted anew keeps its name.
+    """
+    if owner.host == os.uname().nodename:
+        return False
+    return owner.boot_id is None or owner.boot_id != sessions.boot_id()
+
+
+def _recover_one(app: App, operation: Operation, host_gone: str | None) -> Recovered | None:
+    host = operation.owner.host
+    if is_elsewhere(operation.owner) and host != host_gone:
+        app.told(
+            f"warning: {operation.kind} of {operation.name} was begun on {host} and is left to it; "
+            f"if that is gone for good: git khlone doctor --fix --host-gone {host}"
+        )
         return None
     lock = app.locks.try_operation(operation.clone_id)
     if lock is None:
