@@ -1,0 +1,82 @@
+"""What the tests of faults share: the registry without khlone, processes that stop, events waited for."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.support import KHLONE
+
+WAIT_S = 60.0
+
+
+def registry(project: Path) -> Path:
+    """Where the registry of a repository with a `.git` folder lies."""
+    return project / ".git" / "khlone" / "registry.sqlite3"
+
+
+def rows(project: Path, query: str, *values: object) -> list[tuple[object, ...]]:
+    """Ask or edit the registry's file, without khlone."""
+    connection = sqlite3.connect(registry(project), timeout=20)
+    try:
+        with connection:
+            return [tuple(row) for row in connection.execute(query, values)]
+    finally:
+        connection.close()
+
+
+def open_operations(project: Path) -> list[tuple[object, ...]]:
+    """(kind, name) of what has not ended."""
+    return rows(project, "SELECT kind, name FROM operations WHERE ended_at IS NULL")
+
+
+def start(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, wrap: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start khlone, perhaps inside another command, as a group of its own."""
+    return subprocess.Popen(
+        [*wrap, str(KHLONE), *argv],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    """Wait for an event that cannot be blocked on."""
+    deadline = time.monotonic() + WAIT_S
+    while not happened():
+        assert time.monotonic() < deadline, "what was waited for did not happen"
+        time.sleep(0.01)
+
+
+def stopped(argv: Sequence[str], *, point: str, cwd: Path) -> subprocess.Popen[bytes]:
+    """Start khlone and return when it has stopped itself at a fault point."""
+    child = start(argv, cwd=cwd, env={"KHLONE_FAULT": f"{point}:stop"})
+    _, status = os.waitpid(child.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), f"{point} was not reached"
+    return child
+
+
+def leftovers(project: Path) -> list[str]:
+    """Names that no finished command leaves: on the stage, beside the clones, temporary files, locks of git."""
+    found = []
+    for folder in (project / ".git", project.with_name(f"{project.name}.clones"), Path(os.environ["XDG_STATE_HOME"])):
+        for parent, folders, names in os.walk(folder):
+            if parent.endswith("khlone/stage"):
+                found += [f"{parent}/{name}" for name in folders + names]
+            if parent.endswith("khlone/locks"):
+                continue
+            found += [
+                f"{parent}/{name}"
+                for name in folders + names
+                if name.endswith((".tmp", ".lock", ".partial", ".purging", ".undo", ".moving")) or ".khlone-" in name
+            ]
+    return found

@@ -1,0 +1,295 @@
+"""Who is who after a reboot, a reused pid, in another container, on another host: the lock decides, no pid does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from khlone import sessions
+from tests.commands.steps import clone_names, document, footprint, new, refused
+from tests.faults.lab import open_operations, registry, rows, start, stopped, wait_until
+from tests.support import KHLONE, Git, Khlone
+
+OTHER_BOOT = "11111111-2222-3333-4444-555555555555"
+FOREIGN = "UPDATE operations SET host = 'farhost', boot_id = ? WHERE ended_at IS NULL"
+IN_A_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/sh", "-c", '"$@"; exit $?', "sh")
+
+
+@pytest.fixture
+def stranger(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with any clone."""
+    child = subprocess.Popen(["sleep", "600"], cwd=tmp_path)
+    yield child
+    child.kill()
+    child.wait()
+
+
+def _kill_a_create(khlone: Khlone, project: Path) -> None:
+    assert khlone("new", "half", cwd=project, env={"KHLONE_FAULT": "create.checked-out"}).code == -signal.SIGKILL
+    assert open_operations(project) == [("create", "half")]
+
+
+def _record_session(project: Path, pid: int, *, ticks: int | None, boot: str | None) -> None:
+    rows(
+        project,
+        """INSERT INTO sessions (id, clone, pid, start_ticks, boot_id, host, state, command, started_at)
+        SELECT 's1', id, ?, ?, ?, ?, 'running', '["sleep"]', created_at FROM clones WHERE name = 'a'""",
+        pid,
+        ticks,
+        boot,
+        os.uname().nodename,
+    )
+
+
+# -- containers and hosts ------------------------------------------------------------------
+
+
+def test_what_another_container_of_this_kernel_began_is_recovered(khlone: Khlone, git: Git, project: Path) -> None:
+    new(khlone, project, "a")
+    before = footprint(git, project)
+    _kill_a_create(khlone, project)
+    rows(project, "UPDATE operations SET host = '0a1b2c3d4e5f', pid = 1")
+
+    fixed = document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")["findings"]
+
+    assert [(one["code"], one["fixed"]) for one in fixed] == [("interrupted-operation", True)]
+    assert open_operations(project) == []
+    assert footprint(git, project) == before
+
+
+def test_what_another_container_still_does_is_left_alone(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+    child = stopped(["new", "half"], point="create.checked-out", cwd=project)
+    rows(project, "UPDATE operations SET host = '0a1b2c3d4e5f' WHERE ended_at IS NULL")
+
+    found = document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")["findings"]
+    os.kill(child.pid, signal.SIGCONT)
+
+    assert found == []
+    assert child.wait() == 0
+    assert clone_names(khlone, project) == ["a", "half"]
+
+
+@pytest.mark.parametrize("verb", [("new", "b"), ("remove", "a"), ("merge", "a"), ("prune",), ("doctor", "--fix")])
+def test_what_another_host_began_is_left_to_it_and_the_host_and_the_way_out_named(
+    khlone: Khlone, git: Git, project: Path, verb: tuple[str, ...]
+) -> None:
+    new(khlone, project, "a")
+    _kill_a_create(khlone, project)
+    rows(project, FOREIGN, OTHER_BOOT)
+    files = sorted(project.with_name("project.clones").joinpath("half").rglob("*"))
+
+    done = khlone(*verb, cwd=project)
+
+    assert done.code == 0, done.err
+    assert "farhost" in done.err
+    assert "--host-gone farhost" in done.err
+    assert open_operations(project) == [("create", "half")]
+    assert sorted(project.with_name("project.clones").joinpath("half").rglob("*")) == files
+    assert "refs/heads/half" in git("for-each-ref", cwd=project)
+
+
+def test_the_name_that_another_host_works_on_is_taken(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+    _kill_a_create(khlone, project)
+    rows(project, FOREIGN, OTHER_BOOT)
+
+    refused(khlone("new", "half", "--json", cwd=project), "clone-exists")
+
+
+def test_doctor_names_what_another_host_began_and_mends_it_when_told_that_the_host_is_gone(
+    khlone: Khlone, git: Git, project: Path
+) -> None:
+    new(khlone, project, "a")
+    before = footprint(git, project)
+    _kill_a_create(khlone, project)
+    rows(project, FOREIGN, OTHER_BOOT)
+
+    seen = document(khlone("doctor", "--json", cwd=project), "doctor")["findings"]
+    of_another = document(khlone("doctor", "--fix", "--host-gone", "nearhost", "--json", cwd=project), "doctor")
+    left = open_operations(project)
+    told = document(khlone("doctor", "--fix", "--host-gone", "farhost", "--json", cwd=project), "doctor")
+
+    assert [(one["code"], one["severity"], one["clone"]) for one in seen] == [("begun-elsewhere", "warning", "half")]
+    assert "--host-gone farhost" in seen[0]["fix"]
+    assert of_another["findings"] == seen
+    assert left == [("create", "half")]
+    assert [(one["code"], one["fixed"]) for one in told["findings"]] == [("interrupted-operation", True)]
+    assert footprint(git, project) == before
+
+
+def test_a_host_is_gone_only_where_something_may_be_mended(khlone: Khlone, project: Path) -> None:
+    refused(khlone("doctor", "--host-gone", "farhost", "--json", cwd=project), "usage", 2)
+
+
+# -- pid namespaces ------------------------------------------------------------------------
+
+
+@pytest.mark.needs_root
+def test_a_holder_in_another_pid_namespace_keeps_its_clone(khlone: Khlone, git: Git, project: Path) -> None:
+    new(khlone, project, "a")
+    before = footprint(git, project)
+    fault = {"KHLONE_FAULT": "create.checked-out:stop"}
+    child = start(["new", "half"], cwd=project, env=fault, wrap=IN_A_NAMESPACE)
+    try:
+        wait_until(lambda: project.with_name("project.clones").joinpath("half/notes.txt").exists() and _any_stopped())
+        alone = document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")["findings"]
+        held = open_operations(project)
+    finally:
+        child.kill()
+        child.wait()
+    wait_until(lambda: not _any_stopped())
+
+    mended = document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")["findings"]
+
+    assert alone == []
+    assert held == [("create", "half")]
+    assert [(one["code"], one["fixed"]) for one in mended] == [("interrupted-operation", True)]
+    assert footprint(git, project) == before
+
+
+def _any_stopped() -> bool:
+    """Whether the khlone that makes `half` has stopped itself."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            words = status.with_name("cmdline").read_bytes().split(b"\0")
+            if b"half" in words and os.fsencode(KHLONE) in words and b"\nState:\tT" in status.read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+@pytest.mark.needs_root
+def test_inside_a_pid_namespace_a_holder_outside_keeps_its_clone(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+    child = stopped(["new", "half"], point="create.checked-out", cwd=project)
+
+    inside = start(["doctor", "--fix"], cwd=project, wrap=IN_A_NAMESPACE)
+    code = inside.wait()
+    held = open_operations(project)
+    os.kill(child.pid, signal.SIGCONT)
+
+    assert code == 0
+    assert held == [("create", "half")]
+    assert child.wait() == 0
+    assert clone_names(khlone, project) == ["a", "half"]
+
+
+# -- reboots and reused pids ---------------------------------------------------------------
+
+
+def test_after_a_reboot_what_was_begun_is_recovered_though_its_pid_lives(
+    khlone: Khlone, git: Git, project: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    new(khlone, project, "a")
+    before = footprint(git, project)
+    _kill_a_create(khlone, project)
+    rows(project, "UPDATE operations SET boot_id = ?, pid = ?", OTHER_BOOT, stranger.pid)
+
+    done = khlone("doctor", "--fix", cwd=project)
+
+    assert done.code == 0, done.out
+    assert footprint(git, project) == before
+    assert stranger.poll() is None
+
+
+@pytest.mark.parametrize("how", ["boot", "ticks"])
+def test_a_process_that_only_has_the_pid_of_a_session_is_neither_in_the_way_nor_ended(
+    khlone: Khlone, project: Path, stranger: subprocess.Popen[bytes], how: str
+) -> None:
+    new(khlone, project, "a")
+    ticks, boot = sessions.start_ticks(stranger.pid), sessions.boot_id()
+    assert ticks is not None
+    if how == "boot":
+        boot = OTHER_BOOT
+    else:
+        ticks -= 1
+    _record_session(project, stranger.pid, ticks=ticks, boot=boot)
+
+    plain = document(khlone("remove", "a", "--json", cwd=project), "remove")
+
+    assert plain["kept"] == []
+    assert stranger.poll() is None
+
+
+@pytest.mark.parametrize("how", ["boot", "ticks"])
+def test_force_ends_no_process_that_only_has_the_pid_of_a_session(
+    khlone: Khlone, project: Path, stranger: subprocess.Popen[bytes], how: str
+) -> None:
+    new(khlone, project, "a")
+    ticks, boot = sessions.start_ticks(stranger.pid), sessions.boot_id()
+    assert ticks is not None
+    changed = (ticks, OTHER_BOOT) if how == "boot" else (ticks + 1, boot)
+    _record_session(project, stranger.pid, ticks=changed[0], boot=changed[1])
+
+    done = khlone("remove", "--force", "a", cwd=project)
+
+    assert done.code == 0, done.err
+    assert stranger.poll() is None
+
+
+def test_the_process_of_a_session_itself_is_in_the_way_and_ended_by_force(
+    khlone: Khlone, project: Path, stranger: subprocess.Popen[bytes]
+) -> None:
+    """The control: the same row with the process's own start."""
+    new(khlone, project, "a")
+    _record_session(project, stranger.pid, ticks=sessions.start_ticks(stranger.pid), boot=sessions.boot_id())
+
+    kept = document(khlone("remove", "a", "--json", cwd=project), "remove", 1)["kept"]
+    forced = khlone("remove", "--force", "a", cwd=project)
+
+    assert [one["code"] for one in kept] == ["session-live"]
+    assert forced.code == 0, forced.err
+    assert stranger.wait() == -signal.SIGTERM
+
+
+#: As init of a pid namespace of its own: a session is killed with its khlone, another process gets its very pid.
+REUSED = """
+import os, pathlib, signal, sqlite3, subprocess, sys, time
+khlone, registry, project = sys.argv[1:]
+runner = subprocess.Popen([khlone, "exec", "a", "--", "sleep", "600"], cwd=project)
+while True:
+    row = sqlite3.connect(registry).execute("SELECT pid, state FROM sessions").fetchone()
+    if row and row[1] == "running":
+        break
+    time.sleep(0.01)
+pid = row[0]
+runner.kill()
+runner.wait()
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+for _ in range(1000):
+    pathlib.Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+    stranger = subprocess.Popen(["sleep", "600"], cwd="/")
+    if stranger.pid == pid:
+        break
+    stranger.kill()
+    stranger.wait()
+assert stranger.pid == pid, "the pid was not born again"
+done = subprocess.run([khlone, "remove", "--force", "a"], cwd=project)
+print("reused", done.returncode, stranger.poll())
+"""
+
+
+@pytest.mark.needs_root
+def test_a_pid_that_is_born_again_is_not_signalled(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+    wrap = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+    done = subprocess.run(
+        [*wrap, sys.executable, "-c", REUSED, str(KHLONE), str(registry(project)), str(project)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.stdout.splitlines()[-1:] == ["reused 0 None"], done.stderr
+    assert clone_names(khlone, project) == []
