@@ -14,6 +14,7 @@ VERBS = {
     "list": "Show every clone, how far it is and whether it is dirty.",
     "show": "Show everything about one clone.",
     "path": "Print the folder of a clone.",
+    "cd": "Go to the folder of a clone, by the shell's wrapper.",
     "env": "Print the variables of a clone.",
     "exec": "Run a command in a clone.",
     "diff": "Show what a clone has changed since it left its target.",
@@ -24,6 +25,8 @@ VERBS = {
     "prune": "Remove what is done with; --trash deletes old trash for good.",
     "log": "Show what was done.",
     "doctor": "Find what is wrong, and mend it with --fix.",
+    "completion": "Print what a shell needs to complete the words of khlone.",
+    "setup": "Put completion, the cd wrapper and the man page where they work.",
 }
 
 

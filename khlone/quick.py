@@ -40,22 +40,24 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
             directory = Path(os.path.abspath((directory or Path()) / value))
             if not directory.is_dir():
                 return None
-        elif word == "--no-status" and verb == "list":
+        elif (word == "--no-status" and verb == "list") or (word == "--trash" and verb == "_names"):
             status = False
-        elif word.startswith("-") or (verb is not None and (name is not None or verb == "list")):
+        elif word.startswith("-") or (verb is not None and (name is not None or verb in ("list", "_names"))):
             return None
         elif verb is None:
             verb = word
         else:
             name = word
-    if verb not in ("path", "env", "list", "show"):
+    if verb not in ("path", "cd", "env", "list", "show", "_names"):
         return None
     context.directory = directory
     context.output.as_json |= as_json
     context.output.quiet |= quiet
     if verb == "list":
         return lambda context: show_all(context, status=status)
-    call = {"path": show_path, "env": show_environment, "show": show_one}[verb]
+    if verb == "_names":
+        return lambda context: show_names(context, trash=not status)
+    call = {"path": show_path, "cd": change_folder, "env": show_environment, "show": show_one}[verb]
     return lambda context: call(context, name)
 
 
@@ -65,6 +67,36 @@ def show_path(context: Context, name: str | None) -> None:
     if context.output.as_json:
         context.output.document("path", {"name": clone.name, "path": clone.path})
     context.output.answer(str(clone.path))
+
+
+def change_folder(context: Context, name: str | None) -> None:
+    """Print where a clone lies, and have the shell's wrapper go there."""
+    clone = context.app().require_clone(name)
+    if context.output.as_json:
+        context.output.document("cd", {"name": clone.name, "path": clone.path})
+    context.output.answer(str(clone.path))
+    if not follow(context, clone.path):
+        context.output.tell("the shell stays where it is: see git khlone setup -h for a wrapper that follows")
+
+
+def follow(context: Context, place: Path) -> bool:
+    """Ask the shell's wrapper, which named a file for that, to go to a folder; False without a wrapper."""
+    wanted = context.environment.get("KHLONE_CD_FILE", "")
+    if not os.path.isabs(wanted) or not os.path.isfile(wanted):
+        return False
+    with open(wanted, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(f"{place}\n")
+    return True
+
+
+def show_names(context: Context, *, trash: bool) -> None:
+    """Print the names of all clones, or of what is in the trash, a line each: for completion."""
+    app = context.app()
+    if not app.has_registry:
+        return
+    found = [record.clone for record in app.registry.trash()] if trash else app.registry.clones()
+    for name in dict.fromkeys(clone.name for clone in found):
+        context.output.answer(name)
 
 
 def show_environment(context: Context, name: str | None) -> None:

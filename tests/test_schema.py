@@ -88,6 +88,9 @@ def making_and_asking(ask: Ask, project: Path) -> None:
     assert len(ask("list", "--no-status", cwd=project)["clones"]) == 3
     assert ask("show", cwd=path)["clone"]["merged"] is None
     assert ask("path", "one", cwd=project)["path"] == str(path)
+    assert ask("cd", "one", cwd=project)["path"] == str(path)
+    assert ask("completion", "fish", cwd=project)["script"]
+    assert ask("setup", "--shell", "zsh", "--dry-run", cwd=project)["done"] is False
     assert ask("env", "one", cwd=project)["environment"]["KHLONE_NAME"] == "one"
 
 

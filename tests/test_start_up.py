@@ -26,6 +26,9 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "path": (("path", "one"), {"sqlite3"}),
     "list": (("list",), {"sqlite3"}),
     "show": (("show", "one"), {"sqlite3"}),
+    "cd": (("cd", "one"), {"sqlite3"}),
+    "completion": (("completion", "fish"), set(CLICK)),
+    "setup": (("setup", "--shell", "bash", "--dry-run"), set(CLICK)),
     "env": (("env", "one"), {"sqlite3", "pluggy", "inspect"}),
     "trash": (("trash",), {"sqlite3", *CLICK}),
     "log": (("log",), {"sqlite3", *CLICK}),
@@ -40,7 +43,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
 }
 #: Brought along by what is allowed to be there.
 FREE = {"dataclasses", "importlib.metadata", "email", "asyncio", "tomllib", "ctypes", "logging"}
-QUICK = {"path", "list", "show"}
+QUICK = {"path", "cd", "list", "show"}
 
 
 def loaded(where: Path, words: Sequence[str]) -> set[str]:

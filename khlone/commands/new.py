@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from khlone import quick
 from khlone.commands import Context, verb
 from khlone.errors import KhloneError, UsageError
 from khlone.model import Clone, Isolation, NewRequest
@@ -23,6 +24,7 @@ from khlone.model import Clone, Isolation, NewRequest
     help="How far the clone is kept apart.",
 )
 @click.option("-n", "count", type=click.IntRange(1, 1000), metavar="COUNT", help="Make NAME-1 to NAME-COUNT.")
+@click.option("--cd", "enter", is_flag=True, help="Go there, by the shell's wrapper (see setup).")
 @click.option("-x", "--exec", "unused", metavar="CMD...", help="Run CMD in it; everything after -x is CMD.")
 def command(
     context: Context,
@@ -34,6 +36,7 @@ def command(
     agent: str | None,
     isolate: str,
     count: int | None,
+    enter: bool,
     unused: str | None,
 ) -> int:
     """Make a clone: a worktree, a branch and a private config dir.
@@ -73,6 +76,8 @@ def command(
         )
     for clone in made:
         context.output.answer(str(clone.path))
+    if enter and made and not quick.follow(context, made[-1].path):
+        context.output.tell("the shell stays where it is: see git khlone setup -h for a wrapper that follows")
     return code
 
 
