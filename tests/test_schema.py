@@ -278,7 +278,7 @@ def refusals(ask: Ask, project: Path) -> None:
 
 
 SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
-    making_and_asking: {"new", "list", "show", "path", "env"},
+    making_and_asking: {"cd", "completion", "setup", "new", "list", "show", "path", "env"},
     running: {"new", "exec"},
     every_state_of_a_clone: {"new", "list", "show"},
     merging: {"new", "merge"},
