@@ -57,6 +57,21 @@ def wait_until(happened: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{descriptor}") == str(path):
+                return True
+        except OSError:
+            continue
+    return False
+
+
 def stopped(argv: Sequence[str], *, point: str, cwd: Path) -> subprocess.Popen[bytes]:
     """Start khlone and return when it has stopped itself at a fault point."""
     child = start(argv, cwd=cwd, env={"KHLONE_FAULT": f"{point}:stop"})
