@@ -129,6 +129,17 @@ def processes_inside(folder: Path) -> list[FoundProcess]:
     return found
 
 
+def find_process(pid: int) -> FoundProcess | None:
+    """A live process by its number, to be known again by its start time; `None` when there is none."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return FoundProcess(pid=pid, name=process.name(), created=process.create_time())
+    return None
+
+
 def end_processes(processes: Iterable[FoundProcess], *, grace_s: float = TERM_GRACE_S) -> list[FoundProcess]:
     """TERM, a grace, then KILL; returns those that are alive all the same.
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from khlone import sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import Clone, CloneRecord, CloneState, Session
-from khlone.operations import changes, integration, journal, undo
+from khlone.operations import changes, integration, journal, resources, undo
 from khlone.repository import is_oid
 
 _WORKERS = 4
@@ -32,21 +32,31 @@ def list_clones(app: App, *, status: bool = True) -> list[Clone]:
 def show_clone(app: App, name: str | None) -> Clone:
     """One clone with every fact, its integration proved by all six means."""
     record = app.require_clone(name)
-    clone = describe(app, [record])[0]
+    clone = describe(app, [record], pss=True)[0]
     if clone.merged is False:
         proof = integration.prove(app, record, clone.head)
         clone = values.replace(clone, merged=proof is not None)
     return clone
 
 
-def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True) -> list[Clone]:
-    """The given clones as users see them."""
+def columns(app: App, clones: Sequence[Clone], *, taken: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The columns that plugins add to a table of these clones, by their heads; none of them is one of `taken`.
+
+    Where no plugin but khlone's own is installed, none is loaded to find that out.
+    """
+    if not app.has_foreign_plugins or not app.plugins.has("khlone_columns"):
+        return {}
+    return app.plugins.columns(clones, taken)
+
+
+def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True, pss: bool = False) -> list[Clone]:
+    """The given clones as users see them; `pss` asks for the proportional memory of their processes too."""
     if not records:
         return []
+    look = resources.Look(app, records, pss=pss) if status else None
     tips = _tips(app, records)
     distances = _distances(app, records, tips)
     merged = _merged(app, records, tips, distances)
-    running = _sessions(app)
     clones = []
     for record in records:
         tip = tips.get(record.ref)
@@ -57,10 +67,18 @@ def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True) -
                 ahead=ahead,
                 behind=behind,
                 merged=merged.get(record.id),
-                sessions=tuple(running.get(record.id, ())),
             )
         )
-    return _with_status(app, clones) if status else clones
+    if look is None:
+        return _with_sessions(clones, _recorded_sessions(app))
+    clones = _with_status(app, clones)
+    return _with_sessions(clones, look.sessions())
+
+
+def _with_sessions(clones: Sequence[Clone], running: Mapping[str, Sequence[Session]]) -> list[Clone]:
+    return [
+        values.replace(clone, sessions=tuple(running[clone.id])) if clone.id in running else clone for clone in clones
+    ]
 
 
 def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
@@ -197,7 +215,7 @@ def _adds_nothing(app: App, pairs: Sequence[tuple[str, str]]) -> Iterable[bool |
     return answers
 
 
-def _sessions(app: App) -> dict[str, list[Session]]:
+def _recorded_sessions(app: App) -> dict[str, list[Session]]:
     found: dict[str, list[Session]] = {}
     for record in app.registry.live_sessions():
         alive = sessions.may_live(record.owner)

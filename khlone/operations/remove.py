@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from khlone import faults, files, sessions, values, worktrees
+from khlone import capacity, faults, files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import (
     CloneNotReady,
@@ -42,7 +42,7 @@ from khlone.operations import changes, integration, journal, names, recovery, sn
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
 
-REMOVABLE = (CloneState.READY, CloneState.MERGED, CloneState.BROKEN, CloneState.FAILED)
+REMOVABLE = (CloneState.READY, CloneState.MERGED, CloneState.BROKEN, CloneState.FAILED, CloneState.ADOPTED)
 
 
 def remove(app: App, wanted: Sequence[str | None], *, force: bool = False, dry_run: bool = False) -> RemoveResult:
@@ -68,15 +68,20 @@ def remove(app: App, wanted: Sequence[str | None], *, force: bool = False, dry_r
     return RemoveResult(removed=removed, kept=kept)
 
 
-def remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> Removed:
-    """Move one clone to the trash; raises what keeps it."""
+def remove_one(
+    app: App, clone: CloneRecord, *, force: bool, dry_run: bool, stop: bool = True, undoes: str | None = None
+) -> Removed:
+    """Move one clone to the trash; raises what keeps it.
+
+    Without `stop` not even `force` ends processes. `undoes` is the operation that this takes back.
+    """
     with journal.held(app, clone.id, clone.name) as lock:
         current = app.registry.clone_by_id(clone.id)
         if current is None or current.state not in REMOVABLE:
             state = current.state if current else "gone"
             raise CloneNotReady(clone.name, state, current.reason if current else None)
         clone = current
-        _require_idle(app, clone, force=force, dry_run=dry_run)
+        _require_idle(app, clone, force=force and stop, dry_run=dry_run)
         now = plan_remove(app, clone, force=force)
         if now.changes.ignored:
             app.told(
@@ -86,7 +91,7 @@ def remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> R
             return Removed(name=clone.name, trash=now.trash, branch_deleted=now.delete_branch)
         if app.plugins.has("khlone_pre_cleanup"):
             app.plugins.pre_cleanup(journal.as_clone(clone, head=now.head), now)
-            _require_idle(app, clone, force=force, dry_run=False)
+            _require_idle(app, clone, force=force and stop, dry_run=False)
             now = plan_remove(app, clone, force=force, trash=now.trash)
         written: dict[str, object] = {
             "operation": now.trash,
@@ -95,6 +100,7 @@ def remove_one(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> R
             "delete_branch": now.delete_branch,
             "untracked": len(now.changes.untracked),
             "ignored": list(now.changes.ignored[:1000]),
+            "undoes": undoes,
         }
         with app.registry.transaction() as change:
             change.move_clone(clone, CloneState.REMOVING)
@@ -169,7 +175,14 @@ def _ahead(app: App, clone: CloneRecord, tip: str) -> int | None:
     return int(done.text) if done.status == 0 else None
 
 
-def _require_idle(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> None:
+def processes_in(app: App, clone: CloneRecord) -> list[str]:
+    """What runs in a clone, khlone itself and its callers aside, for people."""
+    found, elsewhere = _processes(app, clone)
+    return [*(str(process) for process in found), *elsewhere]
+
+
+def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess], list[str]]:
+    """The processes in a clone, and those of other machines, which can only be told."""
     found = sessions.processes_inside(clone.path)
     elsewhere = []
     for session in app.registry.live_sessions(clone.id):
@@ -177,6 +190,15 @@ def _require_idle(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -
             elsewhere.append(f"pid {session.owner.pid} on {session.owner.host}")
         elif sessions.may_live(session.owner):
             found += sessions.session_processes(session.owner, known={process.pid for process in found})
+    known = {process.pid for process in found}
+    # What has moved elsewhere still has the clone's mark in its environment.
+    hidden = (member.pid for member in capacity.members({clone.id: clone.path}) if member.pid not in known)
+    found += [process for pid in hidden if (process := sessions.find_process(pid)) is not None]
+    return found, elsewhere
+
+
+def _require_idle(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> None:
+    found, elsewhere = _processes(app, clone)
     if force:
         for far in elsewhere:
             app.told(f"warning: {far} may still work in {clone.name}; it cannot be ended from here")

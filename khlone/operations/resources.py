@@ -1,0 +1,104 @@
+"""Which sessions does each clone have, and what do they use of this machine?
+
+Sessions that khlone started come from the registry; a process tree that works in a clone
+without one is shown as a session too, in the state `foreign`: a clone with an editor or a
+left-over server in it is not idle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from khlone import capacity, sessions
+from khlone.app import App
+from khlone.capacity import Member, Usage
+from khlone.model import CloneRecord, Session
+from khlone.registry import SessionRecord
+
+FOREIGN = "foreign"
+#: Seconds between two looks at CPU time, where nothing else has taken as long.
+_INTERVAL_S = 0.1
+
+
+class Look:
+    """One look at the processes of some clones, begun at once and ended by `sessions`."""
+
+    def __init__(self, app: App, records: Sequence[CloneRecord], *, pss: bool) -> None:
+        self._recorded: dict[str, list[SessionRecord]] = {}
+        for record in app.registry.live_sessions():
+            self._recorded.setdefault(record.clone_id, []).append(record)
+        self._members = capacity.members({record.id: record.path for record in records})
+        self._pss = pss
+        self._before = capacity.measure(one.pid for one in self._members) if self._members else {}
+
+    def sessions(self) -> Mapping[str, Sequence[Session]]:
+        """The sessions of each clone, by its id, with what they use now."""
+        after: dict[int, Usage] = {}
+        if self._before:
+            begun = max(usage.at_s for usage in self._before.values())
+            time.sleep(max(0.0, _INTERVAL_S - (time.monotonic() - begun)))
+            after = capacity.measure(self._before, pss=self._pss)
+        clones = {*self._recorded, *(one.clone for one in self._members)}
+        return {clone: self._of_clone(clone, after) for clone in clones}
+
+    def _of_clone(self, clone: str, after: Mapping[int, Usage]) -> Sequence[Session]:
+        free = {one.pid: one for one in self._members if one.clone == clone and one.pid in after}
+        found = []
+        for record in self._recorded.get(clone, ()):
+            tree = _taken(free, {one.pid for one in free.values() if _is_of(one, record)})
+            found.append(self._recorded_session(record, tree, after))
+        while free:
+            root = next((one for one in free.values() if one.parent not in free), next(iter(free.values())))
+            found.append(self._foreign(root, _taken(free, {root.pid}), after))
+        return found
+
+    def _recorded_session(self, record: SessionRecord, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
+        rss, pss, cpu = self._used(tree, after)
+        return Session(
+            id=record.id,
+            pid=record.owner.pid,
+            state=record.state if sessions.may_live(record.owner) else "lost",
+            command=record.command,
+            started_at=record.started_at,
+            rss_bytes=rss,
+            pss_bytes=pss,
+            cpu_percent=cpu,
+        )
+
+    def _foreign(self, root: Member, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
+        rss, pss, cpu = self._used(tree, after)
+        started = datetime.fromtimestamp(after[root.pid].started_s, UTC).isoformat(timespec="microseconds")
+        return Session(
+            id=f"pid-{root.pid}",
+            pid=root.pid,
+            state=FOREIGN,
+            command=after[root.pid].command,
+            started_at=started.replace("+00:00", "Z"),
+            rss_bytes=rss,
+            pss_bytes=pss,
+            cpu_percent=cpu,
+        )
+
+    def _used(self, tree: Sequence[int], after: Mapping[int, Usage]) -> tuple[int | None, int | None, float | None]:
+        """Resident bytes, proportional bytes and CPU of a whole tree."""
+        if not tree:
+            return None, None, None
+        shares = [share for pid in tree if (share := after[pid].pss_bytes) is not None]
+        rss = sum(after[pid].rss_bytes for pid in tree)
+        return rss, sum(shares) if len(shares) == len(tree) else None, capacity.cpu_percent(self._before, after, tree)
+
+
+def _is_of(member: Member, record: SessionRecord) -> bool:
+    return member.pid == record.owner.pid or member.session == record.id
+
+
+def _taken(free: dict[int, Member], roots: set[int]) -> Sequence[int]:
+    """Take these processes and all below them out of `free`; returns their pids."""
+    tree = set(roots)
+    while more := {one.pid for one in free.values() if one.parent in tree and one.pid not in tree}:
+        tree |= more
+    for pid in tree:
+        free.pop(pid, None)
+    return sorted(tree)
