@@ -95,3 +95,21 @@ def leftovers(project: Path) -> list[str]:
                 if name.endswith((".tmp", ".lock", ".partial", ".purging", ".undo", ".moving")) or ".khlone-" in name
             ]
     return found
+
+
+def customized(folder: Path, code: str) -> dict[str, str]:
+    """The variables under which every Python starts with that code, as on a machine where something is amiss."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": str(folder)}
+
+
+def plugin(folder: Path, code: str) -> dict[str, str]:
+    """The variables under which a plugin of that code is installed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "odd_plugin.py").write_text(code)
+    info = folder / "odd_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[khlone]\nodd = odd_plugin\n")
+    return {"PYTHONPATH": str(folder)}

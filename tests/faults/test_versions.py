@@ -12,7 +12,7 @@ import pytest
 from khlone.database import Database
 from khlone.schema import MIGRATIONS
 from tests.commands.steps import at_once, clone_names, footprint, new, refused, show, tree
-from tests.faults.lab import has_open, registry, rows, start, wait_until
+from tests.faults.lab import customized, has_open, registry, rows, start, wait_until
 from tests.support import Commit, Git, Khlone, write
 
 #: Every verb that opens the registry, in a form that would work.
@@ -177,12 +177,10 @@ def test_a_new_program_of_the_old_version_refuses_the_migrated_file_by_name(
 ) -> None:
     """Two installed versions at once: the older one says so, and changes nothing."""
     assert khlone("list", cwd=older).code == 0
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text("import khlone.schema as s\ns.MIGRATIONS = s.MIGRATIONS[:1]\n")
+    first = customized(tmp_path / "site", "import khlone.schema as s\ns.MIGRATIONS = s.MIGRATIONS[:1]\n")
     before = registry(older).read_bytes()
 
-    done = khlone("new", "b", "--json", cwd=older, env={"PYTHONPATH": str(site)})
+    done = khlone("new", "b", "--json", cwd=older, env=first)
 
     assert str(registry(older)) in refused(done, "registry-newer")["message"]
     assert registry(older).read_bytes() == before
