@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from khlone import sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError
-from khlone.model import Clone, CloneRecord, CloneState, Session
+from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
 from khlone.operations import changes, integration, journal, resources, undo
 from khlone.repository import is_oid
 
@@ -53,6 +53,7 @@ def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True, p
     """The given clones as users see them; `pss` asks for the proportional memory of their processes too."""
     if not records:
         return []
+    statuses = _Statuses(app, records if status else ())
     look = resources.Look(app, records, pss=pss) if status else None
     tips = _tips(app, records)
     distances = _distances(app, records, tips)
@@ -71,7 +72,8 @@ def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True, p
         )
     if look is None:
         return _with_sessions(clones, _recorded_sessions(app))
-    clones = _with_status(app, clones)
+    found = statuses.wait()
+    clones = [_with_status(clone, found.get(clone.id)) for clone in clones]
     return _with_sessions(clones, look.sessions())
 
 
@@ -231,38 +233,45 @@ def _recorded_sessions(app: App) -> dict[str, list[Session]]:
     return found
 
 
-def _with_status(app: App, clones: list[Clone]) -> list[Clone]:
-    """Look at every worktree, a few at a time; git's work, not Python's, is what takes the time."""
-    results: dict[int, Clone] = {}
-    waiting: queue.SimpleQueue[tuple[int, Clone] | None] = queue.SimpleQueue()
-    for item in enumerate(clones):
-        waiting.put(item)
-    workers = min(_WORKERS, len(clones))
-    for _ in range(workers):
-        waiting.put(None)
-    _ = app.repository
+class _Statuses:
+    """A look at every worktree, a few at a time, that begins at once: git's work is what takes the time."""
 
-    def work() -> None:
-        while (item := waiting.get()) is not None:
-            number, clone = item
-            results[number] = _look(app, clone)
+    def __init__(self, app: App, records: Sequence[CloneRecord]) -> None:
+        self._app = app
+        self._found: dict[str, Changes | Exception] = {}
+        self._waiting: queue.SimpleQueue[CloneRecord | None] = queue.SimpleQueue()
+        wanted = [
+            record
+            for record in records
+            if record.state in _USABLE and worktrees.is_linked(record.path, undo.admin_path(app, record))
+        ]
+        _ = app.repository
+        for record in wanted:
+            self._waiting.put(record)
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(_WORKERS, len(wanted)))]
+        for thread in self._threads:
+            self._waiting.put(None)
+            thread.start()
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers - 1)]
-    for thread in threads:
-        thread.start()
-    work()
-    for thread in threads:
-        thread.join()
-    return [results.get(number, clone) for number, clone in enumerate(clones)]
+    def _work(self) -> None:
+        while (record := self._waiting.get()) is not None:
+            try:
+                self._found[record.id] = changes.read_status(self._app, record.path).changes
+            except (KhloneError, OSError) as error:
+                self._found[record.id] = error
+
+    def wait(self) -> Mapping[str, Changes | Exception]:
+        """What was found, by the id of the clone."""
+        for thread in self._threads:
+            thread.join()
+        return self._found
 
 
-def _look(app: App, clone: Clone) -> Clone:
-    if clone.state in (CloneState.BROKEN, CloneState.CREATING, CloneState.REMOVING, CloneState.FAILED):
+def _with_status(clone: Clone, found: Changes | Exception | None) -> Clone:
+    if found is None or clone.state is CloneState.BROKEN:
         return clone
-    try:
-        found = changes.read_status(app, clone.path).changes
-    except (KhloneError, OSError) as error:
-        return values.replace(clone, state=CloneState.BROKEN, reason=str(error))
+    if isinstance(found, Exception):
+        return values.replace(clone, state=CloneState.BROKEN, reason=str(found))
     return values.replace(
         clone, dirty=bool(found.staged or found.unstaged or found.unmerged), untracked=len(found.untracked)
     )
