@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from khlone.model import Candidate as Candidate
     from khlone.model import Clone as Clone
     from khlone.model import CloneState as CloneState
+    from khlone.model import Demand as Demand
     from khlone.model import Finding as Finding
     from khlone.model import Isolation as Isolation
     from khlone.model import MergePlan as MergePlan
@@ -42,6 +43,7 @@ _HOMES = {
             "Candidate",
             "Clone",
             "CloneState",
+            "Demand",
             "Finding",
             "Isolation",
             "MergePlan",

@@ -21,6 +21,7 @@ from khlone.model import CloneRecord, Location
 from khlone.registry import Registry
 
 if TYPE_CHECKING:
+    from khlone.entry_points import Selection
     from khlone.locks import Locks
     from khlone.plugins import Plugins
 
@@ -50,12 +51,14 @@ class App:
         environment: Mapping[str, str],
         told: Callable[[str], None] = _silent,
         plugins: Plugins | None = None,
+        selection: Selection | None = None,
     ) -> None:
         self.location = location
         self.environment = environment
         self.told = told
         self.state_dir = location.common_dir / "khlone"
         self._plugins = plugins
+        self._selection = selection
 
     @classmethod
     def open(
@@ -65,15 +68,18 @@ class App:
         environment: Mapping[str, str] | None = None,
         told: Callable[[str], None] = _silent,
         plugins: Plugins | None = None,
+        selection: Selection | None = None,
     ) -> App:
         """The repository round `cwd` (default: the working folder).
 
-        `told` receives one line for people whenever something is worth saying. Raises
-        NotARepository, NotPermitted, RepositoryUnsupported, GitMissing or GitTooOld.
+        `told` receives one line for people whenever something is worth saying. `plugins`
+        are used instead of the installed ones, `selection` says which of these are wanted
+        instead of KHLONE_PLUGINS and the setting. Raises NotARepository, NotPermitted,
+        RepositoryUnsupported, GitMissing or GitTooOld.
         """
         known = dict(os.environ if environment is None else environment)
         found = discovery.discover(Path.cwd() if cwd is None else cwd, known)
-        return cls(found, environment=known, told=told, plugins=plugins)
+        return cls(found, environment=known, told=told, plugins=plugins, selection=selection)
 
     # -- adapters
 
@@ -127,19 +133,24 @@ class App:
         """The plugins, loaded through their entry points; fixed for the life of this App."""
         if self._plugins is not None:
             return self._plugins
-        from khlone.plugins import Plugins
+        return load_plugins(
+            self.environment, selection=self._wanted_plugins, limit_s=self.settings.plugins_timeout_s, told=self.told
+        )
 
-        cache = None
-        with contextlib.suppress(KhloneError):
-            cache = cache_root(self.environment)
-        environment = dict(self.environment)
-        chosen = self.settings.values.get("plugins")
-        if chosen is not None:
-            environment.setdefault("KHLONE_PLUGINS", ",".join(chosen.replace(",", " ").split()))
-        loaded = Plugins.load(cache_dir=cache, environment=environment)
-        for warning in loaded.warnings:
-            self.told(f"warning: {warning}")
-        return loaded
+    @property
+    def has_foreign_plugins(self) -> bool:
+        """Whether a plugin that is not khlone's own may have a word in something; loads none."""
+        if self._plugins is not None:
+            return True
+        from khlone import entry_points
+
+        return entry_points.may_reach_foreign(_cache_dir(self.environment), self._wanted_plugins)
+
+    @cached_property
+    def _wanted_plugins(self) -> Selection:
+        from khlone import entry_points
+
+        return self._selection or entry_points.selection(self.environment, self.settings.values.get("plugins"))
 
     @cached_property
     def config_dirs(self) -> ConfigDirs:
@@ -147,9 +158,8 @@ class App:
         return ConfigDirs(state_root(self.environment), self.repository_id)
 
     def _git_version_cache(self) -> Path | None:
-        with contextlib.suppress(KhloneError):
-            return cache_root(self.environment) / "git-version"
-        return None
+        folder = _cache_dir(self.environment)
+        return None if folder is None else folder / "git-version"
 
     def tell_problems(self, problems: Sequence[str]) -> None:
         """Say what went wrong in hooks that cannot stop what they were told of."""
@@ -255,3 +265,28 @@ class App:
         import difflib
 
         return difflib.get_close_matches(name, [clone.name for clone in self.registry.clones()], n=3)
+
+
+def load_plugins(
+    environment: Mapping[str, str], *, selection: Selection, limit_s: float, told: Callable[[str], None]
+) -> Plugins:
+    """The installed plugins that are wanted, with the user's cache and log; `told` gets the warnings."""
+    from khlone import plugin_log
+    from khlone.plugins import Plugins
+
+    log = None
+    with contextlib.suppress(KhloneError):
+        log = state_root(environment) / plugin_log.LOG_FILE
+    return Plugins.load(
+        cache_dir=_cache_dir(environment),
+        selection=selection,
+        limit_s=limit_s,
+        log=log,
+        told=lambda warning: told(f"warning: {warning}"),
+    )
+
+
+def _cache_dir(environment: Mapping[str, str]) -> Path | None:
+    with contextlib.suppress(KhloneError):
+        return cache_root(environment)
+    return None

@@ -58,6 +58,7 @@ def run(argv: Sequence[str]) -> int:
     words, command = split_command(argv)
     output = Output(as_json="--json" in words, quiet="--quiet" in words or "-q" in words)
     context = Context(output=output, environment=dict(os.environ), command=command)
+    context.without_plugins = "--no-plugins" in words
     _scrub()
     _catch_signals()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from khlone.output import Output
 
 if TYPE_CHECKING:
     from khlone.app import App
+    from khlone.entry_points import Selection
+    from khlone.plugins import Plugins
 
 
 class Context:
@@ -20,6 +23,7 @@ class Context:
         self.environment = environment
         self.command = command
         self.directory: Path | None = None
+        self.without_plugins = False
 
     def app(self) -> App:
         """The repository that was meant; a registry that was lost is rebuilt first, and said so."""
@@ -39,4 +43,35 @@ class Context:
         from khlone.app import App
 
         self.output.keep_stdout()
-        return App.open(self.directory, environment=self.environment, told=self.output.tell)
+        chosen = self._selection() if self.without_plugins else None
+        return App.open(self.directory, environment=self.environment, told=self.output.tell, selection=chosen)
+
+    def plugins(self) -> Plugins:
+        """The plugins of the repository that was meant; outside of one those that the environment chooses."""
+        from khlone.app import load_plugins
+        from khlone.errors import NotARepository
+        from khlone.settings import Settings
+
+        try:
+            return self.plain_app().plugins
+        except NotARepository:
+            limit_s = Settings().plugins_timeout_s
+            return load_plugins(self.environment, selection=self._selection(), limit_s=limit_s, told=self.output.tell)
+
+    def may_reach_foreign_plugins(self) -> bool:
+        """Whether a plugin that is not khlone's own is installed and not left out by the environment; loads none."""
+        from khlone import entry_points
+        from khlone.config_dir import cache_root
+        from khlone.errors import KhloneError
+
+        cache = None
+        with contextlib.suppress(KhloneError):
+            cache = cache_root(self.environment)
+        return entry_points.may_reach_foreign(cache, self._selection())
+
+    def _selection(self) -> Selection:
+        from khlone import entry_points
+
+        if self.without_plugins:
+            return entry_points.Selection(names=frozenset(), source="--no-plugins")
+        return entry_points.selection(self.environment)

@@ -1,7 +1,8 @@
-"""Which plugins are installed?
+"""Which plugins are installed, and which of them are wanted?
 
 The entry points of the group in the installed distributions, from a cache while sys.path
-and its folders are the same: a scan costs more than a verb.
+and its folders are the same: a scan costs more than a verb. Nothing of a plugin is
+imported here, so that a verb can tell cheaply that no plugin can have a word in it.
 """
 
 from __future__ import annotations
@@ -9,23 +10,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from khlone import files
 from khlone.errors import KhloneError
-from khlone.values import dataclass
+from khlone.values import dataclass, field_names
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 GROUP = "khlone"
+#: The distribution that brings khlone's own plugins.
+OWN = "khlone"
 CACHE_FILE = "plugins.json"
+SELECTION_VARIABLE = "KHLONE_PLUGINS"
 
 #: A folder changed less than this ago may change again without its time telling: FAT counts in 2 s.
 _SETTLED_AFTER_NS = 2_000_000_000
@@ -41,10 +43,38 @@ class EntryPoint:
     version: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The plugins that are wanted, `None` for all of them; `source` is what said so."""
+
+    names: frozenset[str] | None = None
+    source: str = SELECTION_VARIABLE
+
+    def wants(self, name: str) -> bool:
+        """Whether the plugin of that name is wanted."""
+        return self.names is None or name in self.names
+
+
+def selection(environment: Mapping[str, str], setting: str | None = None) -> Selection:
+    """KHLONE_PLUGINS, a comma list, else the setting `khlone.plugins`; empty for none of them, absent for all."""
+    listed = environment.get(SELECTION_VARIABLE)
+    if listed is not None:
+        return Selection(names=frozenset(filter(None, (name.strip() for name in listed.split(",")))))
+    if setting is not None:
+        return Selection(names=frozenset(setting.replace(",", " ").split()), source="khlone.plugins")
+    return Selection()
+
+
+def may_reach_foreign(cache_dir: Path | None, wanted: Selection) -> bool:
+    """Whether a plugin that is not khlone's own is installed and wanted; imports none."""
+    if wanted.names is not None and not wanted.names:
+        return False
+    return any(wanted.wants(entry.name) and entry.distribution.lower() != OWN for entry in installed(cache_dir, []))
+
+
 def installed(cache_dir: Path | None, warnings: list[str]) -> list[EntryPoint]:
     """The entry points of the group, sorted, from the cache while sys.path and its folders are the same."""
-    # "" and relative entries mean the working folder: a repository must not bring plugins along.
-    folders = [(entry, _changed_ns(entry)) for entry in sys.path if os.path.isabs(entry)]
+    folders = [(entry, _changed_ns(entry)) for entry in _searched()]
     key = {"python": f"{sys.executable} {sys.version}", "path": [list(folder) for folder in folders]}
     cache = None if cache_dir is None else cache_dir / CACHE_FILE
     if cache is not None:
@@ -60,6 +90,18 @@ def installed(cache_dir: Path | None, warnings: list[str]) -> list[EntryPoint]:
     return found
 
 
+def _searched() -> list[str]:
+    """The entries of sys.path where distributions are looked for.
+
+    "" and relative ones mean the working folder: a repository must not bring plugins
+    along. Nor must the folder of the script that was started, which Python puts first.
+    """
+    scripts = {os.path.dirname(sys.executable)}
+    if sys.argv and os.path.isfile(sys.argv[0]):
+        scripts.add(os.path.dirname(os.path.realpath(sys.argv[0])))
+    return [entry for entry in sys.path if os.path.isabs(entry) and entry not in scripts]
+
+
 def _changed_ns(entry: str) -> int | None:
     try:
         return os.stat(entry).st_mtime_ns
@@ -68,6 +110,7 @@ def _changed_ns(entry: str) -> int | None:
 
 
 def _scan(folders: list[str], warnings: list[str]) -> list[EntryPoint]:
+    import re
     from importlib.metadata import distributions
 
     found: list[EntryPoint] = []
@@ -106,13 +149,17 @@ def _read_cache(path: Path, key: Mapping[str, object]) -> list[EntryPoint] | Non
         document = json.loads(files.read_regular(path) or b"{}")
         if document["key"] == key and os.lstat(path).st_uid == os.geteuid():
             entries = [EntryPoint(**item) for item in document["plugins"]]
-            if all(isinstance(text, str) for entry in entries for text in asdict(entry).values()):
+            if all(isinstance(text, str) for entry in entries for text in _as_json(entry).values()):
                 return entries
     return None
 
 
 def _write_cache(path: Path, key: Mapping[str, object], entries: Sequence[EntryPoint]) -> None:
-    document = {"key": key, "plugins": [asdict(entry) for entry in entries]}
+    document = {"key": key, "plugins": [_as_json(entry) for entry in entries]}
     with contextlib.suppress(KhloneError, OSError):
         files.make_private_dir(path.parent)
         files.write_atomic(path, json.dumps(document).encode() + b"\n", durable=False)
+
+
+def _as_json(entry: EntryPoint) -> dict[str, str]:
+    return {name: getattr(entry, name) for name in field_names(entry)}

@@ -563,10 +563,11 @@ class PluginFailed(KhloneError):
 
     code = "plugin-failed"
 
-    def __init__(self, plugin: str, hook: str, cause: str) -> None:
+    def __init__(self, plugin: str, hook: str, cause: str, *, log: Path | None = None) -> None:
         super().__init__(
             f"plugin {plugin!r} failed in {hook}: {cause}",
-            hint="mend or remove the plugin; KHLONE_PLUGINS= leaves all of them out",
+            hint="mend or remove the plugin; --no-plugins leaves all of them out"
+            + (f"; the trace is in {log}" if log is not None else ""),
             plugin=plugin,
             hook=hook,
         )
@@ -625,6 +626,22 @@ class Locked(KhloneError):
         )
 
 
+            **({"log": log} if log is not None else {}),
+        )
+
+
+class NotAdmitted(KhloneError):
+    """Plugins see no room for one more session now; `refusals` holds (plugin, why)."""
+
+    code = "not-admitted"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, clone: str, refusals: Sequence[tuple[str, str]]) -> None:
+        super().__init__(
+            f"no session may start in {clone} now: " + "; ".join(f"{why} ({plugin})" for plugin, why in refusals),
+            hint="try again when there is room",
+            clone=clone,
+            plugins=[plugin for plugin, _ in refusals],
 class LockLost(KhloneError):
     """A lock file was replaced or unlinked while it was held: nothing more may be changed."""
 

@@ -226,6 +226,14 @@ class NewRequest:
 class Candidate:
     """A commit built in the object database that may land on `target` where `old` is now."""
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What a session that is about to start asks for. `live_sessions` counts those of the whole repository."""
+
+    command: Sequence[str]
+    live_sessions: int = 0
+
+
     clone: str
     target: str
     strategy: Strategy
@@ -428,3 +436,19 @@ class Diff:
     name: str
     target: str | None
     files: Sequence[FileChange]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginReport:
+    """An installed plugin, which of khlone's hooks it implements, and why it was not loaded if it was not.
+
+    `import_ms` is the time its import took, `None` where it was not imported.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    loaded: bool
+    reason: str | None = None
+    hooks: Sequence[str] = ()
+    import_ms: float | None = None

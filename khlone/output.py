@@ -32,9 +32,9 @@ class Output:
         """From here on stdout is for answers alone: whatever else prints (a plugin) goes to stderr."""
         sys.stdout = sys.stderr
 
-    def document(self, verb: str, content: Mapping[str, object]) -> None:
-        """Print the one JSON document of a verb."""
-        _write(self._answers, json.dumps({"schema": f"khlone.{verb}/1", **_plain_mapping(content)}) + "\n")
+    def document(self, verb: str, content: Mapping[str, object], *, owner: str = "khlone") -> None:
+        """Print the one JSON document of a verb, khlone's own or that of the plugin `owner`."""
+        _write(self._answers, json.dumps({"schema": f"{owner}.{verb}/1", **_plain_mapping(content)}) + "\n")
 
     def answer(self, text: str = "") -> None:
         """Print a line of the answer; nothing under `--json`."""

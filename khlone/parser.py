@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 import click
 
 from khlone import __version__
 from khlone.context import Context
-from khlone.errors import UsageError
+from khlone.errors import KhloneError, UsageError
+
+if TYPE_CHECKING:
+    from khlone.commands.foreign import ForeignVerbs
 
 #: Every verb and its one line of help; the module of the same name has the rest.
 VERBS = {
@@ -25,13 +31,16 @@ VERBS = {
     "prune": "Remove what is done with; --trash deletes old trash for good.",
     "log": "Show what was done.",
     "doctor": "Find what is wrong, and mend it with --fix.",
+    "plugins": "Show which plugins are installed, and why one is not loaded.",
     "completion": "Print what a shell needs to complete the words of khlone.",
     "setup": "Put completion, the cd wrapper and the man page where they work.",
 }
 
 
 class LazyGroup(click.Group):
-    """A group that imports the module of a verb when the verb is asked for."""
+    """A group that imports the module of a verb when the verb is asked for, and asks plugins for others."""
+
+    foreign: ForeignVerbs | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The verbs in their order of use."""
@@ -40,7 +49,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of one verb."""
         if cmd_name not in VERBS:
-            return None
+            return self._verbs_of_plugins(ctx).find(cmd_name)
         import importlib
 
         module = importlib.import_module(f"khlone.commands.{cmd_name}")
@@ -53,17 +62,36 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb, or say which one may have been meant."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            import difflib
+            added = self._verbs_of_plugins(ctx).names
+            if args[0] not in added:
+                import difflib
 
-            near = difflib.get_close_matches(args[0], list(VERBS), n=1)
-            hint = f"did you mean {near[0]}?" if near else "see git khlone -h"
-            raise UsageError(f"there is no verb {args[0]!r}", hint=hint)
+                near = difflib.get_close_matches(args[0], [*VERBS, *added], n=1)
+                hint = f"did you mean {near[0]}?" if near else "see git khlone -h"
+                raise UsageError(f"there is no verb {args[0]!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs without importing them."""
+        """List the verbs without importing them; those of plugins have a section of their own."""
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
+        rows: list[tuple[str, str]] = []
+        with contextlib.suppress(KhloneError):
+            rows = self._verbs_of_plugins(ctx).rows()
+        if rows:
+            with formatter.section("Verbs of plugins"):
+                formatter.write_dl(rows)
+
+    def _verbs_of_plugins(self, ctx: click.Context) -> ForeignVerbs:
+        if self.foreign is None:
+            from khlone.commands.foreign import ForeignVerbs
+
+            context = ctx.find_object(Context)
+            assert context is not None
+            found = ForeignVerbs(context, VERBS)
+            found.load()
+            self.foreign = found
+        return self.foreign
 
 
 def _root(context: Context) -> LazyGroup:
@@ -88,7 +116,10 @@ def run(context: Context, words: list[str]) -> int:
     try:
         if not words:
             words = ["--help"]
-        result = _root(context).main(args=words, prog_name="git khlone", standalone_mode=False)
+        root = _root(context)
+        result = root.main(args=words, prog_name="git khlone", standalone_mode=False)
+        if root.foreign is not None:
+            root.foreign.finish()
     except click.exceptions.Exit as done:
         return int(done.exit_code)
     except click.exceptions.Abort as error:

@@ -1,109 +1,120 @@
-"""How are plugins found, and how is each kind of hook called?
+"""How is each kind of hook called?
 
 The typed front over pluggy: one method a hook, the four disciplines of hookspecs.py
-implemented once. Every implementation is called on its own, in pluggy's order, since
-pluggy as a whole stops at the first exception and does not say whose it was.
-
-What follows from that: `tryfirst` and `trylast` are obeyed; hook wrappers (`wrapper=True`,
-`hookwrapper=True`) have nothing to wrap, so a plugin with one is not loaded; neither is
-one with an `async` hook or with a `yield` in a hook that no one iterates over, which
-would look called and never run. `SystemExit` counts as a failure of the plugin. Every
-other BaseException (KeyboardInterrupt, `khlone.errors.Interrupted`) passes through.
+implemented once. Every implementation is called on its own, in pluggy's order
+(`tryfirst` and `trylast` are obeyed), since pluggy as a whole stops at the first exception
+and does not say whose it was. `SystemExit` counts as a failure of the plugin. Every other
+BaseException (KeyboardInterrupt, `khlone.errors.Interrupted`) passes through.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import inspect
 import os
-import re
-import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pluggy
-
-from khlone import entry_points, hookspecs
-from khlone.entry_points import EntryPoint
-from khlone.errors import KhloneError, PluginClash, PluginFailed, Refusal
+from khlone import entry_points, plugin_answers
+from khlone.entry_points import Selection
+from khlone.errors import KhloneError, NotAdmitted, PluginClash, PluginFailed, Refusal
 from khlone.model import (
     AgentProfile,
     Candidate,
     Clone,
+    Demand,
     Finding,
     MergePlan,
     MergeResult,
     NewRequest,
+    PluginReport,
     RemovePlan,
     Session,
     Severity,
     Verdict,
 )
-
-SELECTION_VARIABLE = "KHLONE_PLUGINS"
-
-_FAILURES = (Exception, SystemExit)
-_MAY_YIELD = frozenset({"khlone_agents", "khlone_diagnose"})
-#: An agent's name is the name of a folder too; see config_dir.py.
-_AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+from khlone.plugin_calls import DEFAULT_LIMIT_S, Caller, Spent, cause, frozen
+from khlone.plugin_loading import Loaded, Unusable
 
 _T = TypeVar("_T")
 
 
 class Plugins:
-    """The plugins of one run, in a fixed set; `warnings` gathers what people should be told."""
+    """The plugins of one run, in a fixed set; `warnings` gathers what people should be told.
 
-    def __init__(self) -> None:
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        self._names: list[str] = []
+    The same line is gathered once, and handed to `told` at that moment. A hook may take
+    `limit_s` seconds (0: as long as it likes); traces of failures go to `log`.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit_s: float = DEFAULT_LIMIT_S,
+        log: Path | None = None,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._told = told
+        self._caller = Caller(limit_s=limit_s, log=log, warn=self._warn)
+        self._loaded = Loaded(self._caller, self._warn)
         self.warnings: list[str] = []
 
     @classmethod
-    def load(cls, *, cache_dir: Path | None, environment: Mapping[str, str] = os.environ) -> Plugins:
-        """Load the installed plugins; what is broken is left out with a warning.
+    def load(
+        cls,
+        *,
+        cache_dir: Path | None,
+        environment: Mapping[str, str] = os.environ,
+        selection: Selection | None = None,
+        limit_s: float = DEFAULT_LIMIT_S,
+        log: Path | None = None,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> Plugins:
+        """Load the installed plugins that are wanted; what is broken is left out with a warning.
 
-        KHLONE_PLUGINS absent: all of them; empty: none; else only those in its comma
-        list. `cache_dir` keeps the list of entry points, so that a warm start does not
-        scan; without it, or when it cannot be used, every start scans.
+        Without a `selection` KHLONE_PLUGINS of `environment` says which. `cache_dir` keeps
+        the list of entry points, so that a warm start does not scan; without it, or when
+        it cannot be used, every start scans.
         """
-        plugins = cls()
-        wanted = _wanted(environment)
-        if wanted is not None and not wanted:
-            return plugins
-        installed = entry_points.installed(cache_dir, plugins.warnings)
-        for entry in installed:
-            if wanted is None or entry.name in wanted:
-                plugins._load(entry)
-        for name in sorted((wanted or set()) - {entry.name for entry in installed}):
-            plugins.warnings.append(f"{SELECTION_VARIABLE} names {name!r}, which is not installed")
+        plugins = cls(limit_s=limit_s, log=log, told=told)
+        plugins._loaded.load(cache_dir, entry_points.selection(environment) if selection is None else selection)
         return plugins
 
     @classmethod
-    def of(cls, *plugins: object) -> Plugins:
+    def of(cls, *plugins: object, limit_s: float = DEFAULT_LIMIT_S, log: Path | None = None) -> Plugins:
         """These objects as plugins, named after their `__name__` or class; raises PluginFailed for an unusable one."""
-        front = cls()
+        front = cls(limit_s=limit_s, log=log)
         for plugin in plugins:
             name = str(getattr(plugin, "__name__", None) or type(plugin).__name__)
-            if name in front._names:
-                name = f"{name}-{len(front._names) + 1}"
+            if name in front.names:
+                name = f"{name}-{len(front.names) + 1}"
             try:
-                front._register(name, plugin)
-            except _Unusable as error:
+                front._loaded.register(name, plugin)
+            except Unusable as error:
                 raise PluginFailed(name, "registration", str(error)) from error
         return front
 
     @property
     def names(self) -> tuple[str, ...]:
         """The loaded plugins, in the order in which they were loaded."""
-        return tuple(self._names)
+        return tuple(self._loaded.names)
+
+    @property
+    def reports(self) -> tuple[PluginReport, ...]:
+        """Every installed plugin, those that were left out included, sorted by name."""
+        return self._loaded.reports
+
+    @property
+    def spent(self) -> tuple[Spent, ...]:
+        """The time that each plugin has spent in each hook so far."""
+        return self._caller.spent
+
+    def failed(self, plugin: str, where: str, seconds: float, error: BaseException) -> PluginFailed:
+        """The error for what a plugin raised outside of its hooks, in a verb of its own; the trace is logged."""
+        return PluginFailed(plugin, where, cause(error), log=self._caller.note(plugin, where, seconds, error))
 
     def has(self, hook: str) -> bool:
         """Whether any plugin implements the hook; AttributeError for a hook that does not exist."""
-        return bool(getattr(self._manager.hook, hook).get_hookimpls())
+        return bool(self._loaded.implementations(hook))
 
     # -- gate: the first refusal stops
 
@@ -121,7 +132,7 @@ class Plugins:
 
     def pre_spawn(self, clone: Clone, command: Sequence[str]) -> None:
         """Before a process is started; raises Refusal or PluginFailed."""
-        self._gate("khlone_pre_spawn", clone=clone, command=tuple(command))
+        self._gate("khlone_pre_spawn", clone=clone, command=command)
 
     def pre_merge(self, clone: Clone, plan: MergePlan) -> None:
         """Before a merge is computed; raises Refusal or PluginFailed."""
@@ -133,13 +144,10 @@ class Plugins:
 
     def gate(self, clone: Clone, candidate: Candidate) -> list[Verdict]:
         """Every verdict up to the first failing one, which is included; a Refusal is a failing verdict."""
-        hook = "khlone_gate"
         verdicts: list[Verdict] = []
-        for plugin, call in self._calls(hook, clone=clone, candidate=candidate):
+        for plugin, ask in self._calls("khlone_gate", plugin_answers.verdict, clone=clone, candidate=candidate):
             try:
-                with _guarded(plugin, hook):
-                    answer = call()
-                    verdict: Verdict | None = None if answer is None else _typed(answer, Verdict)
+                verdict = ask()
             except Refusal as refusal:
                 verdict = Verdict(passed=False, gate=plugin, message=refusal.message)
             if verdict is not None:
@@ -150,251 +158,199 @@ class Plugins:
 
     # -- collect: all answers combined
 
-    def agents(self, settings: Mapping[str, str]) -> dict[str, AgentProfile]:
-        """Every agent profile by name; raises PluginClash or PluginFailed."""
-        hook = "khlone_agents"
+    def agents(self, settings: Mapping[str, str], wanted: str | None = None) -> dict[str, AgentProfile]:
+        """Every agent profile by name; raises PluginClash or PluginFailed.
+
+        With `wanted`, a plugin that fails is only warned of where that agent is another
+        plugin's: it may have been the one that has it.
+        """
         profiles: dict[str, AgentProfile] = {}
         owners: dict[str, str] = {}
-        for plugin, call in self._calls(hook, settings=types.MappingProxyType(dict(settings))):
-            with _guarded(plugin, hook):
-                offered = [_usable_profile(profile) for profile in _iterated(call())]
+        failed: list[PluginFailed] = []
+        hook = "khlone_agents"
+        for plugin, ask in self._calls(hook, plugin_answers.profiles, settings=settings):
+            try:
+                offered = ask()
+            except PluginFailed as error:
+                failed.append(error)
+                continue
             for profile in offered:
                 if profile.name in profiles:
                     raise PluginClash(f"the agent {profile.name!r}", [owners[profile.name], plugin])
-                profiles[profile.name], owners[profile.name] = profile, plugin
+                profiles[profile.name], owners[profile.name] = frozen(profile), plugin
+        if failed and wanted not in profiles:
+            raise failed[0]
+        for failure in failed:
+            self._warn(_as_warning(str(failure.facts["plugin"]), hook, failure))
         return profiles
 
     def environment(self, clone: Clone) -> dict[str, str]:
         """The variables of all plugins together; raises PluginClash or PluginFailed."""
-        hook = "khlone_environment"
         variables: dict[str, str] = {}
         owners: dict[str, str] = {}
-        for plugin, call in self._calls(hook, clone=clone):
-            with _guarded(plugin, hook):
-                added = _usable_variables(call())
-            for name, value in added.items():
+        for plugin, ask in self._calls("khlone_environment", plugin_answers.variables, clone=clone):
+            for name, value in ask().items():
                 if variables.setdefault(name, value) != value:
                     raise PluginClash(f"the variable {name}", [owners[name], plugin])
                 owners.setdefault(name, plugin)
         return variables
 
+    def admit(self, clone: Clone, demand: Demand) -> None:
+        """Return when no plugin refuses; raises NotAdmitted with all reasons, a refusal with its own code, or more."""
+        refusals: list[tuple[str, Refusal]] = []
+        for plugin, ask in self._calls("khlone_admit", plugin_answers.refusal, clone=clone, demand=demand):
+            try:
+                refusal = ask()
+            except Refusal as raised:
+                refusal = raised
+            if refusal is not None:
+                refusal.facts["plugin"] = plugin
+                refusals.append((plugin, refusal))
+        for _, refusal in refusals:
+            if refusal.code != Refusal.code or refusal.exit_code != Refusal.exit_code:
+                raise refusal
+        if refusals:
+            raise NotAdmitted(clone.name, [(plugin, refusal.message) for plugin, refusal in refusals])
+
     def diagnose(self, clones: Sequence[Clone]) -> list[Finding]:
         """The findings of all plugins; one that raises becomes a finding itself, after what it had found."""
-        hook = "khlone_diagnose"
         findings: list[Finding] = []
-        for plugin, call in self._calls(hook, clones=tuple(clones)):
+
+        def gather(answer: object) -> None:
+            for finding in plugin_answers.findings(answer):
+                findings.append(finding)
+
+        hook = "khlone_diagnose"
+        for plugin, ask in self._calls(hook, gather, clones=clones):
             try:
-                for item in _iterated(call()):
-                    findings.append(_typed(item, Finding))
-            except _FAILURES as error:
-                message = PluginFailed(plugin, hook, _cause(error)).message
+                ask()
+            except KhloneError as error:
+                message = _as_warning(plugin, hook, error)
                 findings.append(Finding(code=PluginFailed.code, severity=Severity.WARNING, message=message))
         return findings
+
+    def register_commands(self, facade: Callable[[str], object]) -> None:
+        """Have every plugin add its verbs to `facade(its name)`; one that raises is warned of."""
+        hook = "khlone_register_commands"
+        for implementation in self._loaded.implementations(hook):
+            plugin = implementation.plugin_name
+            try:
+                self._call(implementation, hook, _nothing, {"cli": facade(plugin)})()
+            except KhloneError as error:
+                self._warn(_as_warning(plugin, hook, error))
+
+    def columns(self, clones: Sequence[Clone], taken: Sequence[str]) -> dict[str, list[str]]:
+        """The columns of all plugins by their heads, a cell for each clone; problems are warned of, never raised."""
+        found: dict[str, list[str]] = {}
+        owners = dict.fromkeys(taken, "khlone")
+        out: set[str] = set()
+        hook = "khlone_columns"
+        for row, clone in enumerate(clones):
+            for plugin, ask in self._calls(hook, plugin_answers.columns, clone=clone):
+                if plugin in out:
+                    continue
+                try:
+                    cells = ask()
+                except KhloneError as error:
+                    out.add(plugin)
+                    self._warn(_as_warning(plugin, hook, error))
+                    continue
+                for head, cell in cells.items():
+                    if owners.setdefault(head, plugin) != plugin:
+                        self._warn(PluginClash(f"the column {head}", [owners[head], plugin]).message)
+                        continue
+                    found.setdefault(head, ["-"] * len(clones))[row] = cell
+        return found
 
     # -- first: the first answer that is not None
 
     def spawn_command(self, clone: Clone, command: Sequence[str]) -> tuple[str, ...]:
         """The command line to start: a plugin's, else `command`; raises Refusal or PluginFailed."""
         plain = tuple(command)
-        return self._first("khlone_spawn_command", _command, clone=clone, command=plain) or plain
+        return self._first("khlone_spawn_command", plugin_answers.command, clone=clone, command=plain) or plain
 
     def worktree_path(self, request: NewRequest) -> Path | None:
         """Where a plugin wants the new worktree, absolute; raises Refusal or PluginFailed."""
-        return self._first("khlone_worktree_path", _absolute, request=request)
+        return self._first("khlone_worktree_path", plugin_answers.absolute, request=request)
 
     # -- notify: every plugin runs, the change stands
 
     def post_create(self, clone: Clone) -> list[str]:
-        """Tell every plugin that the clone is ready; returns the problems, also kept in `warnings`."""
+        """Tell every plugin that the clone is ready; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_post_create", clone=clone)
 
     def post_spawn(self, clone: Clone, session: Session) -> list[str]:
-        """Tell every plugin that a process was started; returns the problems, also kept in `warnings`."""
+        """Tell every plugin that a process was started; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_post_spawn", clone=clone, session=session)
 
     def session_ended(self, clone: Clone, session: Session) -> list[str]:
-        """Tell every plugin that a session has ended; returns the problems, also kept in `warnings`."""
+        """Tell every plugin that a session has ended; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_session_ended", clone=clone, session=session)
 
     def post_merge(self, clone: Clone, result: MergeResult) -> list[str]:
-        """Tell every plugin that the clone has landed; returns the problems, also kept in `warnings`."""
+        """Tell every plugin that the clone has landed; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_post_merge", clone=clone, result=result)
 
     def post_cleanup(self, clone: Clone) -> list[str]:
-        """Tell every plugin that the clone is gone; returns the problems, also kept in `warnings`."""
+        """Tell every plugin that the clone is gone; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_post_cleanup", clone=clone)
 
     # -- the disciplines
 
-    def _calls(self, hook: str, **arguments: object) -> Iterator[tuple[str, Callable[[], object]]]:
+    def _calls(
+        self, hook: str, usable: Callable[[object], _T], **arguments: object
+    ) -> Iterator[tuple[str, Callable[[], _T]]]:
         """Each implementation with its plugin's name, in the order in which pluggy would call them."""
-        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
-            positional = [arguments[name] for name in implementation.argnames]
-            by_name = {name: arguments[name] for name in implementation.kwargnames if name in arguments}
-            yield implementation.plugin_name, functools.partial(implementation.function, *positional, **by_name)
+        implementations = self._loaded.implementations(hook)
+        given = {name: frozen(value) for name, value in arguments.items()} if implementations else {}
+        for implementation in implementations:
+            yield implementation.plugin_name, self._call(implementation, hook, usable, given)
+
+    def _call(
+        self, implementation: Any, hook: str, usable: Callable[[object], _T], given: Mapping[str, object]
+    ) -> Callable[[], _T]:
+        positional = [given[name] for name in implementation.argnames]
+        by_name = {name: given[name] for name in implementation.kwargnames if name in given}
+
+        def answer() -> _T:
+            return usable(implementation.function(*positional, **by_name))
+
+        return functools.partial(self._caller.call, implementation.plugin_name, hook, answer)
 
     def _gate(self, hook: str, **arguments: object) -> None:
-        for plugin, call in self._calls(hook, **arguments):
-            with _guarded(plugin, hook):
-                call()
+        for _, ask in self._calls(hook, _nothing, **arguments):
+            ask()
 
-    def _first(self, hook: str, convert: Callable[[object], _T], **arguments: object) -> _T | None:
-        for plugin, call in self._calls(hook, **arguments):
-            with _guarded(plugin, hook):
-                answer = call()
-                if answer is not None:
-                    return convert(answer)
+    def _first(self, hook: str, usable: Callable[[object], _T | None], **arguments: object) -> _T | None:
+        for _, ask in self._calls(hook, usable, **arguments):
+            answer = ask()
+            if answer is not None:
+                return answer
         return None
 
     def _notify(self, hook: str, **arguments: object) -> list[str]:
         problems = []
-        for plugin, call in self._calls(hook, **arguments):
+        for plugin, ask in self._calls(hook, _nothing, **arguments):
             try:
-                call()
-            except _FAILURES as error:
-                problems.append(PluginFailed(plugin, hook, _cause(error)).message)
-        self.warnings += problems
-        return problems
+                ask()
+            except KhloneError as error:
+                problems.append(_as_warning(plugin, hook, error))
+        new = [problem for problem in dict.fromkeys(problems) if problem not in self.warnings]
+        self.warnings += new
+        return new
 
-    # -- loading
-
-    def _load(self, entry: EntryPoint) -> None:
-        try:
-            self._register(entry.name, _imported(entry.value))
-        except _FAILURES as error:
-            whose = f"{entry.name!r} of {entry.distribution} {entry.version}"
-            self.warnings.append(f"plugin {whose} was left out: {_cause(error)}")
-
-    def _register(self, name: str, plugin: object) -> None:
-        """Add one plugin whole or not at all; raises _Unusable."""
-        if self._manager.has_plugin(name):
-            raise _Unusable("another plugin has that name")
-        try:
-            if self._manager.register(plugin, name) is None:
-                raise _Unusable("there is no object of that name")
-            self._refuse_what_would_never_run(name)
-            self._warn_of_misspelt_hooks(name, plugin)
-        except _FAILURES as error:
-            if self._manager.has_plugin(name):
-                self._manager.unregister(name=name)
-            if isinstance(error, pluggy.PluginValidationError):
-                raise _Unusable(" ".join(str(error).split())) from error
-            raise error if isinstance(error, _Unusable) else _Unusable(_cause(error)) from error
-        self._names.append(name)
-
-    def _refuse_what_would_never_run(self, name: str) -> None:
-        for hook, implementation in self._implementations(name):
-            function = implementation.function
-            if implementation.wrapper or implementation.hookwrapper:
-                raise _Unusable(f"{hook} is a hook wrapper, which khlone does not call")
-            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-                raise _Unusable(f"{hook} is async, which khlone does not await")
-            if inspect.isgeneratorfunction(function) and hook not in _MAY_YIELD:
-                raise _Unusable(f"{hook} has a yield, so its body would never run")
-
-    def _implementations(self, plugin: str) -> Iterator[tuple[str, pluggy.HookImpl]]:
-        for hook, caller in vars(self._manager.hook).items():
-            if isinstance(caller, pluggy.HookCaller):
-                for implementation in caller.get_hookimpls():
-                    if implementation.plugin_name == plugin:
-                        yield hook, implementation
-
-    def _warn_of_misspelt_hooks(self, name: str, plugin: object) -> None:
-        known = [hook for hook in dir(hookspecs) if hook.startswith("khlone_")]
-        for hook, implementation in self._implementations(name):
-            if hook not in known and not implementation.optionalhook:
-                import difflib
-
-                near = difflib.get_close_matches(hook, known, n=1)
-                meant = f"; did you mean {near[0]}?" if near else ""
-                self.warnings.append(f"plugin {name!r} implements {hook}, which is no hook of khlone{meant}")
-        for hook in known:
-            if callable(getattr(plugin, hook, None)) and self._manager.parse_hookimpl_opts(plugin, hook) is None:
-                self.warnings.append(f"plugin {name!r} defines {hook} without @hookimpl, so it is not called")
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self._told(text)
 
 
-class _Unusable(Exception):
-    """A plugin cannot be registered; the text says why."""
+def _nothing(_: object) -> None:
+    return
 
 
-@contextlib.contextmanager
-def _guarded(plugin: str, hook: str) -> Iterator[None]:
-    """Name the plugin in its Refusal, let khlone's own errors pass, turn the rest into PluginFailed."""
-    try:
-        yield
-    except Refusal as refusal:
-        refusal.facts["plugin"] = plugin
-        raise
-    except KhloneError:
-        raise
-    except _FAILURES as error:
-        raise PluginFailed(plugin, hook, _cause(error)) from error
-
-
-def _cause(error: BaseException) -> str:
-    """One line for people; survives an exception that cannot say what it is."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - a plugin's __str__
-        text = ""
-    if isinstance(error, (KhloneError, _Unusable)):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-# -- what a plugin may answer
-
-
-def _typed(answer: Any, kind: type) -> Any:
-    """The answer of a plugin, whose types nobody has checked; raises TypeError for another kind."""
-    if not isinstance(answer, kind):
-        raise TypeError(f"it answered with {type(answer).__name__} instead of {kind.__name__}")
-    return answer
-
-
-def _iterated(answer: object) -> Iterator[object]:
-    return iter(()) if answer is None else iter(_typed(answer, Iterable))
-
-
-def _usable_profile(answer: object) -> AgentProfile:
-    profile: AgentProfile = _typed(answer, AgentProfile)
-    if not _AGENT_NAME.fullmatch(profile.name):
-        raise ValueError(f"{profile.name!r} cannot name an agent: use letters, digits and . _ -")
-    return profile
-
-
-def _usable_variables(answer: object) -> dict[str, str]:
-    variables: dict[str, str] = {} if answer is None else dict(_typed(answer, Mapping))
-    for name, value in variables.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"variable {name!r} is not text")
-        if not name or "=" in name or "\0" in name + value:
-            raise ValueError(f"variable {name!r} cannot stand in an environment")
-    return variables
-
-
-def _command(answer: object) -> tuple[str, ...]:
-    words = tuple(_typed(answer, Sequence))
-    if isinstance(answer, str) or not words or not all(isinstance(word, str) for word in words):
-        raise TypeError("a command is a list of one or more strings")
-    return words
-
-
-def _absolute(answer: object) -> Path:
-    path: Path = _typed(answer, Path)
-    if not path.is_absolute():
-        raise ValueError(f"{path} is not absolute")
-    return path
-
-
-def _wanted(environment: Mapping[str, str]) -> set[str] | None:
-    listed = environment.get(SELECTION_VARIABLE)
-    return None if listed is None else {name.strip() for name in listed.split(",") if name.strip()}
-
-
-def _imported(value: str) -> object:
-    module, _, attributes = value.partition(":")
-    found: object = import_module(module)
-    for attribute in filter(None, attributes.split(".")):
-        found = getattr(found, attribute)
-    return found
+def _as_warning(plugin: str, hook: str, error: KhloneError) -> str:
+    """A failure that stops nothing, in one line, with the place of its trace."""
+    failed = error if isinstance(error, PluginFailed) else PluginFailed(plugin, hook, error.message)
+    log = failed.facts.get("log")
+    return failed.message if log is None else f"{failed.message}; the trace is in {log}"

@@ -19,6 +19,8 @@ from khlone.values import field_names
 
 Call = Callable[[Context], None]
 
+_HEADS = ("NAME", "STATE", "BRANCH", "TARGET", "AHEAD", "BEHIND", "CHANGES", "PATH")
+
 
 def find(context: Context, words: Sequence[str]) -> Call | None:
     """What to call for these words, its options noted in `context`; `None` leaves them to click."""
@@ -33,6 +35,8 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
             as_json = True
         elif word in ("-q", "--quiet"):
             quiet = True
+        elif word == "--no-plugins":
+            continue
         elif word == "-C":
             value = next(at, None)
             if value is None:
@@ -142,9 +146,12 @@ def show_all(context: Context, *, status: bool) -> None:
     if not clones:
         context.output.tell("no clones yet; make one with git khlone new NAME")
         return
-    context.output.table(
-        ("NAME", "STATE", "BRANCH", "TARGET", "AHEAD", "BEHIND", "CHANGES", "PATH"), list(map(_row, clones))
-    )
+    added = inspect.columns(app, clones, taken=_HEADS)
+    rows = [
+        (*row[:-1], *(visible(cells[number]) for cells in added.values()), row[-1])
+        for number, row in enumerate(map(_row, clones))
+    ]
+    context.output.table((*_HEADS[:-1], *map(visible, added), _HEADS[-1]), rows)
     for clone in clones:
         if clone.reason:
             context.output.tell(f"{clone.name}: {visible(clone.reason)}")

@@ -7,16 +7,15 @@ environment, since those may hold secrets.
 from __future__ import annotations
 
 import platform
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from khlone import __version__, files
 from khlone.errors import KhloneError
 from khlone.model import utc_now
+from khlone.redaction import redacted
 
 _KEPT = 20
-_SECRETS = re.compile(r"sk-ant-[A-Za-z0-9_-]+|(?<=://)[^/@\s]+@|(?i:bearer\s+\S+)")
 
 
 def write(environment: Mapping[str, str], trace: str) -> Path | None:
@@ -27,7 +26,7 @@ def write(environment: Mapping[str, str], trace: str) -> Path | None:
         folder = files.make_private_dir(state_root(environment) / "reports")
         path = folder / f"report-{utc_now().replace(':', '')}.txt"
         head = f"khlone {__version__}\nPython {platform.python_version()} on {platform.platform()}\n\n"
-        files.write_new(path, (head + _SECRETS.sub("[redacted]", trace)).encode(errors="replace"), durable=False)
+        files.write_new(path, (head + redacted(trace)).encode(errors="replace"), durable=False)
         for old in sorted(folder.glob("report-*.txt"))[:-_KEPT]:
             old.unlink()
     except (OSError, KhloneError):

@@ -26,6 +26,7 @@ _FALSE = {"false", "no", "off", ""}
 
 DEFAULT_INCLUDE_SIZE = "512M"
 DEFAULT_AGENT = "claude"
+DEFAULT_PLUGINS_TIMEOUT = "60"
 DEFAULT_WORKTREE = "{parent}/{repository}.clones/{folder}"
 PROJECT_FILE = ".khlone.toml"
 
@@ -81,6 +82,14 @@ class Settings:
     def include_size(self) -> int:
         """How many bytes of ignored files a new clone may get copies of."""
         return as_bytes("khlone.include.size", self.values.get("include.size", DEFAULT_INCLUDE_SIZE))
+
+    @property
+    def plugins_timeout_s(self) -> float:
+        """How long one hook of a plugin may take; 0 is as long as it likes."""
+        value = self.values.get("plugins.timeout", DEFAULT_PLUGINS_TIMEOUT)
+        if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value) is None:
+            raise InvalidSetting("khlone.plugins.timeout", value, "it must be a number of seconds")
+        return float(value)
 
     def _flag(self, key: str, default: bool) -> bool:
         value = self.values.get(key)

@@ -39,6 +39,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
     "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK}),
     "prune": (("prune",), {"sqlite3", *CLICK}),
+    "plugins": (("plugins",), {"sqlite3", "pluggy", *CLICK}),
     "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),
 }
 #: Brought along by what is allowed to be there.

@@ -48,6 +48,8 @@ def common(function: _Function) -> _Function:
             "-C", "directory", metavar="DIR", expose_value=False, callback=_directory, help="Work as if in DIR."
         ),
         click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet, help="Tell less on stderr."),
+        # Seen by cli.run before anything is parsed: help may come before it.
+        click.option("--no-plugins", is_flag=True, expose_value=False, help="Load no plugin."),
         click.option("--json", is_flag=True, expose_value=False, callback=_json, help="Answer as one JSON document."),
     ):
         function = option(function)

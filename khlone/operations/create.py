@@ -113,7 +113,7 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
         raise UsageError(f"isolation {request.isolation.value!r} is not available yet", hint="use --isolate config")
     _check_name(app, request.name)
     agent = request.agent or app.settings.agent
-    profiles = app.plugins.agents(app.settings.values)
+    profiles = app.plugins.agents(app.settings.values, agent)
     if agent not in profiles:
         raise UnknownAgent(agent, sorted(profiles))
     branch, base, owned = _branch_and_base(app, request)

@@ -20,7 +20,7 @@ _PORT_VARIABLES = ("KHLONE_PORT", "KHLONE_PORT_COUNT")
 def profile_of(app: App, clone: CloneRecord) -> AgentProfile:
     """The agent profile of a clone; a bare one, with a warning, when its plugin is gone."""
     name = clone.agent or "generic"
-    found = app.plugins.agents(app.settings.values).get(name)
+    found = app.plugins.agents(app.settings.values, name).get(name)
     if found is None:
         app.told(f"warning: no plugin knows agent {name!r} any more; its variables are not set")
         return AgentProfile(name=name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from khlone import process, sessions, worktrees
 from khlone.app import App
 from khlone.errors import CloneNotReady, Interrupted, KhloneError, UsageError
-from khlone.model import CloneRecord, ExecResult, Session, utc_now
+from khlone.model import Clone, CloneRecord, Demand, ExecResult, Session, utc_now
 from khlone.operations import environment, journal, undo
 from khlone.registry import SessionRecord
 from khlone.values import dataclass
@@ -162,6 +162,7 @@ class _Running:
         )
 
     def _view(self, pid: int, state: str) -> Session:
+    _require_room(app, view, command)
         session = self._prepared.session
         return Session(id=session.id, pid=pid, state=state, command=session.command, started_at=session.started_at)
 
@@ -181,6 +182,13 @@ def _recorded(app: App, prepared: _Prepared, turn: threading.Lock | None = None)
 
 
 def _captured(app: App, prepared: _Prepared, *, turn: threading.Lock | None = None) -> ExecResult:
+def _require_room(app: App, clone: Clone, command: Sequence[str]) -> None:
+    """Raise NotAdmitted, or what a plugin says instead, while plugins see no room for one more session."""
+    if app.plugins.has("khlone_admit"):
+        live = sum(sessions.may_live(session.owner) for session in app.registry.live_sessions())
+        app.plugins.admit(clone, Demand(command=tuple(command), live_sessions=live))
+
+
     with _recorded(app, prepared, turn) as running:
 
         def started(pid: int) -> None:
