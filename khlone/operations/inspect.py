@@ -26,7 +26,22 @@ _USABLE = (CloneState.READY, CloneState.MERGED, CloneState.MERGING, CloneState.A
 def list_clones(app: App, *, status: bool = True) -> list[Clone]:
     """Every clone that is not in the trash, by name, with facts; without `status` no worktree is looked at."""
     records = app.registry.clones() if app.has_registry else []
-    return describe(app, records, status=status)
+    return list(_settled(app, records, describe(app, records, status=status)))
+
+
+def _settled(app: App, records: Sequence[CloneRecord], clones: Sequence[Clone]) -> Iterator[Clone]:
+    """What another command moved on while it was looked at is as that left it, and not broken."""
+    now: dict[str, CloneRecord] | None = None
+    for record, clone in zip(records, clones, strict=True):
+        if clone.state is not CloneState.BROKEN or record.state is CloneState.BROKEN:
+            yield clone
+            continue
+        now = {one.id: one for one in app.registry.clones()} if now is None else now
+        current = now.get(record.id)
+        if current is not None and current.epoch == record.epoch:
+            yield clone
+        elif current is not None:
+            yield values.replace(clone, state=current.state, reason=current.reason)
 
 
 def show_clone(app: App, name: str | None) -> Clone:
