@@ -125,6 +125,7 @@ def run(
     keep_open: Sequence[int] = (),
     capture_bytes: int = CAPTURE_BYTES,
     started: Callable[[int], None] | None = None,
+    heard: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run a program to its end with captured output; never raises for its exit status.
 
@@ -132,8 +133,8 @@ def run(
     The child leads a process group of its own, which is ended on time-out and on an
     exception. Of each stream the first `capture_bytes` are kept, the rest is read and
     dropped (`truncated`). What the program leaves running is not waited for, even where
-    it holds the output open. `started` is told the pid once it runs. Raises CommandNotFound
-    or OverLimit.
+    it holds the output open. `started` is told the pid once it runs, `heard` all that it says on
+    both streams, as it comes. Raises CommandNotFound or OverLimit.
     """
     import subprocess
 
@@ -153,7 +154,7 @@ def run(
     try:
         if started is not None:
             started(child.pid)
-        return _Conversation(child, stdin or b"", capture_bytes).to_end(timeout_s)
+        return _Conversation(child, stdin or b"", capture_bytes, heard).to_end(timeout_s)
     except BaseException:
         if child.returncode is None:
             end_group(child.pid)
@@ -180,12 +181,19 @@ def _not_started(program: str, cwd: Path | None, error: OSError | ValueError) ->
 class _Conversation:
     """What goes to a child and comes from it, until it has ended and said all."""
 
-    def __init__(self, child: subprocess.Popen[bytes], given: bytes, capture_bytes: int) -> None:
+    def __init__(
+        self,
+        child: subprocess.Popen[bytes],
+        given: bytes,
+        capture_bytes: int,
+        heard: Callable[[bytes], None] | None,
+    ) -> None:
         assert child.stdout is not None
         assert child.stderr is not None
         self._child = child
         self._given = memoryview(given)
         self._most = capture_bytes
+        self._heard = heard
         self._kept = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
         self._input = None if child.stdin is None else child.stdin.fileno()
         self._truncated = False
@@ -256,6 +264,8 @@ class _Conversation:
     def _take(self, descriptor: int) -> bool:
         """Read what is there; says whether there may be more to come."""
         chunk = os.read(descriptor, _CHUNK)
+        if self._heard is not None and chunk:
+            self._heard(chunk)
         kept = self._kept[descriptor]
         room = self._most - len(kept)
         kept += chunk[:room]
@@ -291,3 +301,70 @@ def start_foreground(argv: Sequence[str], *, cwd: Path, environment: Mapping[str
         return subprocess.Popen(list(argv), cwd=cwd, env=dict(environment))
     except OSError as error:
         raise _not_started(argv[0], None, error) from error
+
+
+def start_detached(argv: Sequence[str], *, environment: Mapping[str, str]) -> None:
+    """Start a program that outlives this one, in a session of its own, with nothing to read or write.
+
+    It holds no folder and no descriptor of ours. Raises CommandNotFound or OverLimit.
+    """
+    import subprocess
+
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            cwd="/",
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise _not_started(argv[0], None, error) from error
+    # Nobody waits for it: without this the end of this process would warn of it.
+    child.returncode = 0
+
+
+def end_marked(variable: str, value: str) -> int:
+    """Kill every process that was started with this variable of this value, and return how many there were.
+
+    What left its process group is reached too; a process that cleared its environment is
+    not. Only where /proc shows environments and a process can be held (Linux).
+    """
+    if not hasattr(os, "pidfd_open"):
+        return 0
+    mark = b"\0" + f"{variable}={value}".encode() + b"\0"
+    ended: set[int] = set()
+    while True:
+        found = {pid for pid in map(int, filter(str.isdecimal, _listed("/proc"))) if _kill_marked(pid, mark)}
+        if not found - ended:
+            return len(ended)
+        ended |= found
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _kill_marked(pid: int, mark: bytes) -> bool:
+    """Kill one process if it has the mark; held first, so that a number that is reused hits nobody."""
+    if pid == os.getpid():
+        return False
+    try:
+        held = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            if mark not in b"\0" + stream.read():
+                return False
+        signal.pidfd_send_signal(held, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(held)
+    return True
