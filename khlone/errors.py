@@ -323,6 +323,62 @@ class CommandNotFound(KhloneError):
         super().__init__(f"cannot run {command!r}: {why}", hint="check the spelling and PATH", command=command)
 
 
+class MainWorktree(KhloneError):
+    """The main worktree was to become a clone."""
+
+    code = "main-worktree"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is the main worktree, which cannot be a clone",
+            hint="git khlone new makes one beside it",
+            path=path,
+        )
+
+
+class OtherRepository(KhloneError):
+    """The worktree to be adopted belongs to another repository."""
+
+    code = "other-repository"
+
+    def __init__(self, path: Path, common_dir: Path) -> None:
+        super().__init__(
+            f"{path} is a worktree of another repository, {common_dir}",
+            hint="call khlone there",
+            path=path,
+            common_dir=common_dir,
+        )
+
+
+class DetachedHead(KhloneError):
+    """A worktree that is on no branch cannot be a clone."""
+
+    code = "detached-head"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is on no branch: its HEAD is detached", hint="git switch -c BRANCH in it first", path=path
+        )
+
+
+class NotUndoable(KhloneError):
+    """What an operation did cannot be taken back, since things have moved on."""
+
+    code = "not-undoable"
+
+    def __init__(self, operation: str | None, what: str, why: str, hint: str | None = None) -> None:
+        super().__init__(f"{what} cannot be undone: {why}", hint=hint or "see git khlone log", operation=operation)
+
+
+class NoSuchOperation(KhloneError):
+    """The journal knows no operation of that id."""
+
+    code = "no-such-operation"
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(f"there is no operation {operation!r}", hint="see git khlone log", operation=operation)
+
+
 # -- merging -------------------------------------------------------------------------------
 
 
@@ -570,6 +626,22 @@ class PluginFailed(KhloneError):
             + (f"; the trace is in {log}" if log is not None else ""),
             plugin=plugin,
             hook=hook,
+            **({"log": log} if log is not None else {}),
+        )
+
+
+class NotAdmitted(KhloneError):
+    """Plugins see no room for one more session now; `refusals` holds (plugin, why)."""
+
+    code = "not-admitted"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, clone: str, refusals: Sequence[tuple[str, str]]) -> None:
+        super().__init__(
+            f"no session may start in {clone} now: " + "; ".join(f"{why} ({plugin})" for plugin, why in refusals),
+            hint="try again when there is room",
+            clone=clone,
+            plugins=[plugin for plugin, _ in refusals],
         )
 
 
@@ -626,22 +698,6 @@ class Locked(KhloneError):
         )
 
 
-            **({"log": log} if log is not None else {}),
-        )
-
-
-class NotAdmitted(KhloneError):
-    """Plugins see no room for one more session now; `refusals` holds (plugin, why)."""
-
-    code = "not-admitted"
-    exit_code = EXIT_BUSY
-
-    def __init__(self, clone: str, refusals: Sequence[tuple[str, str]]) -> None:
-        super().__init__(
-            f"no session may start in {clone} now: " + "; ".join(f"{why} ({plugin})" for plugin, why in refusals),
-            hint="try again when there is room",
-            clone=clone,
-            plugins=[plugin for plugin, _ in refusals],
 class LockLost(KhloneError):
     """A lock file was replaced or unlinked while it was held: nothing more may be changed."""
 

@@ -59,6 +59,10 @@ class OperationKind(enum.StrEnum):
     REMOVE = "remove"
     RESTORE = "restore"
     PURGE = "purge"
+    ADOPT = "adopt"
+    RENAME = "rename"
+    SYNC = "sync"
+    UNDO = "undo"
 
 
 class Outcome(enum.StrEnum):
@@ -223,16 +227,16 @@ class NewRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A commit built in the object database that may land on `target` where `old` is now."""
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """What a session that is about to start asks for. `live_sessions` counts those of the whole repository."""
 
     command: Sequence[str]
     live_sessions: int = 0
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A commit built in the object database that may land on `target` where `old` is now."""
 
     clone: str
     target: str
@@ -358,6 +362,53 @@ class PruneResult:
     removed: Sequence[Removed]
     kept: Sequence[Kept]
     purged: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """One clone whose branch has what its target has: from `old` to `new`, the same where it had it already."""
+
+    name: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsynced:
+    """One clone that stays as it was, with the stable code of the reason."""
+
+    name: str
+    code: str
+    message: str
+    paths: Sequence[str] = ()
+    exit_code: int = 1
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncResult:
+    """The outcome of one `sync`."""
+
+    synced: Sequence[Synced]
+    kept: Sequence[Unsynced]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """One operation that was taken back.
+
+    `by` is the operation that did it. `branch` is the one that went from `old` to `new`, if
+    one did, and `kept` the ref that keeps where it was.
+    """
+
+    id: str
+    kind: OperationKind
+    clone: str
+    by: str | None
+    branch: str | None = None
+    old: str | None = None
+    new: str | None = None
+    kept: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -282,6 +282,16 @@ class Transaction:
         )
         self._connection.execute("UPDATE branches SET name = CAST(? AS TEXT) WHERE clone = ?", (raw(branch), clone_id))
 
+    def set_base(self, clone_id: str, base: str) -> None:
+        """Note another commit as the one that the clone's own work begins at."""
+        self._connection.execute("UPDATE branches SET base = ? WHERE clone = ?", (base, clone_id))
+
+    def retarget(self, old: str, new: str) -> None:
+        """Let every clone that merges into a branch follow its new name."""
+        self._connection.execute(
+            "UPDATE clones SET target = CAST(? AS TEXT) WHERE target = CAST(? AS TEXT)", (raw(new), raw(old))
+        )
+
     def set_admin(self, clone_id: str, admin: str) -> None:
         """Note which admin folder git chose."""
         self._connection.execute("UPDATE clones SET admin = CAST(? AS TEXT) WHERE id = ?", (raw(admin), clone_id))

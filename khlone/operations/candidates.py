@@ -41,7 +41,7 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
     IdentityMissing; nothing but loose objects is left behind.
     """
     squashed = _squashed_before(app, clone, target, old)
-    bounds = [f"^{oid}" for oid in (old, squashed) if oid is not None]
+    bounds = _bounds(old, squashed)
     if strategy is Strategy.FF_ONLY:
         oid = _fast_forward(app, clone, target, old, source, bounds)
     elif strategy is Strategy.REBASE:
@@ -58,6 +58,29 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
         tree = _merged_tree(app, clone, target, old, source, squashed)
         oid = app.repository.commit_tree(tree, [old, source], _merge_message(clone, target), sign=app.settings.gpg_sign)
     return Candidate(clone=clone.name, target=target, strategy=strategy, old=old, oid=oid, source=source)
+
+
+def with_target(
+    app: App, clone: CloneRecord, target: str, upstream: str | None, onto: str, source: str, *, rebase: bool
+) -> str:
+    """The other way round: the commit that brings `onto` into the branch at `source`.
+
+    `onto` is where the target is, or its upstream where that is named. The commit is a
+    merge on top of `source`, or the last of the branch's own on top of `onto`. Raises
+    NothingToMerge when none of these is left, and what `build` raises.
+    """
+    shown = upstream or target
+    squashed = _squashed_before(app, clone, target, onto)
+    if rebase:
+        return replay.replay(app, clone, shown, onto, source, _bounds(onto, squashed))
+    tree = _merged_tree(app, clone, shown, onto, source, squashed)
+    kind = "remote-tracking branch" if upstream else "branch"
+    message = f"Merge {kind} '{shown}' into {clone.branch}\n"
+    return app.repository.commit_tree(tree, [source, onto], message, sign=app.settings.gpg_sign)
+
+
+def _bounds(old: str, squashed: str | None) -> list[str]:
+    return [f"^{oid}" for oid in (old, squashed) if oid is not None]
 
 
 # -- what the branch has -----------------------------------------------------------------------

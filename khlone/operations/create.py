@@ -111,20 +111,20 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
     """Resolve a request into names, paths and oids; changes nothing."""
     if request.isolation is not Isolation.CONFIG:
         raise UsageError(f"isolation {request.isolation.value!r} is not available yet", hint="use --isolate config")
-    _check_name(app, request.name)
+    require_free_name(app, request.name)
     agent = request.agent or app.settings.agent
     profiles = app.plugins.agents(app.settings.values, agent)
     if agent not in profiles:
         raise UnknownAgent(agent, sorted(profiles))
     branch, base, owned = _branch_and_base(app, request)
     clone_id = journal.new_clone_id()
-    path = _choose_path(app, request, branch, clone_id)
+    path = choose_path(app, request, branch, clone_id)
     clone = CloneRecord(
         id=clone_id,
         name=request.name,
         branch=branch,
         branch_owned=owned,
-        target=_target(app, request, branch),
+        target=choose_target(app, request, branch),
         base=base,
         path=path,
         admin=f"{path.name}-{clone_id[:8]}",
@@ -142,7 +142,8 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
     )
 
 
-def _check_name(app: App, name: str) -> None:
+def require_free_name(app: App, name: str) -> None:
+    """Raise CloneExists or NameCollides unless the name can stand beside those of all clones."""
     wanted = folded(name)
     for other in app.registry.clones():
         there = folded(other.name)
@@ -199,7 +200,8 @@ def _head(app: App) -> str:
     return app.repository.resolve_commit("HEAD", cwd=app.location.worktree)
 
 
-def _target(app: App, request: NewRequest, branch: str) -> str | None:
+def choose_target(app: App, request: NewRequest, branch: str) -> str | None:
+    """The branch that a new clone merges back into, `None` where there is none; raises NoSuchRef."""
     if request.target is not None:
         if app.repository.read_ref(f"refs/heads/{request.target}") is None:
             raise NoSuchRef(request.target)
@@ -239,19 +241,32 @@ def _local_branch(app: App, start: str) -> str | None:
     return None
 
 
-def _choose_path(app: App, request: NewRequest, branch: str, clone_id: str) -> Path:
+def choose_path(app: App, request: NewRequest, branch: str, clone_id: str) -> Path:
+    """A free folder for the clone's worktree, where a plugin or the template wants it; raises PathTaken."""
     asked = app.plugins.worktree_path(request)
     if asked is not None:
         if not asked.is_absolute() or files.exists(asked):
             raise PathTaken(asked)
         return asked
-    folder = names.folder(request.name)
     taken = {clone.path for clone in app.registry.clones()}
-    for candidate in (folder, f"{folder}-{clone_id[:4]}", f"{folder}-{clone_id}"):
-        path = _expand(app, request, branch, candidate)
+    for path in _template_paths(app, request, branch, clone_id):
         if path not in taken and not files.exists(path):
             return path
     raise PathTaken(path)
+
+
+def is_chosen_path(app: App, clone: CloneRecord) -> bool:
+    """Whether a clone lies where `choose_path` puts one of its name and branch."""
+    request = NewRequest(name=clone.name, branch=clone.branch, target=clone.target, agent=clone.agent)
+    if app.plugins.worktree_path(request) == clone.path:
+        return True
+    return clone.path in _template_paths(app, request, clone.branch, clone.id)
+
+
+def _template_paths(app: App, request: NewRequest, branch: str, clone_id: str) -> list[Path]:
+    folder = names.folder(request.name)
+    candidates = (folder, f"{folder}-{clone_id[:4]}", f"{folder}-{clone_id}")
+    return [_expand(app, request, branch, candidate) for candidate in candidates]
 
 
 def _expand(app: App, request: NewRequest, branch: str, folder: str) -> Path:

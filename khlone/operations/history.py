@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from khlone.app import App
-from khlone.model import CloneState, LoggedOperation, OperationKind, Outcome
-from khlone.registry import Operation
-
-_LANDED = frozenset({Outcome.DONE, Outcome.RECOVERED})
+from khlone.model import LoggedOperation
+from khlone.operations.take_back import Judge
 
 
 def log(app: App, *, clone: str | None = None, limit: int | None = None) -> list[LoggedOperation]:
@@ -14,29 +12,8 @@ def log(app: App, *, clone: str | None = None, limit: int | None = None) -> list
 
     Names of clones that are gone are known here too; a name that never was gives nothing.
     """
-    if not app.has_registry:
-        return []
-    found = app.registry.operations(name=clone, limit=limit)
-    trashed = {record.id for record in app.registry.trash() if record.clone.state is CloneState.TRASHED}
-    live = {record.id: record for record in app.registry.clones()}
-    tips: dict[str, str | None] = {}
-
-    def tip(branch: str) -> str | None:
-        if branch not in tips:
-            tips[branch] = app.repository.read_ref(f"refs/heads/{branch}")
-        return tips[branch]
-
-    def is_undoable(operation: Operation) -> bool:
-        if operation.outcome not in _LANDED:
-            return False
-        if operation.kind is OperationKind.REMOVE:
-            return operation.id in trashed
-        if operation.kind is OperationKind.MERGE:
-            return tip(str(operation.plan["target"])) == operation.plan["new"]
-        if operation.kind is OperationKind.CREATE:
-            return operation.clone_id in live
-        return False
-
+    judge = Judge(app)
+    found = [operation for operation in judge.operations if clone is None or operation.name == clone]
     return [
         LoggedOperation(
             id=operation.id,
@@ -45,7 +22,7 @@ def log(app: App, *, clone: str | None = None, limit: int | None = None) -> list
             started_at=operation.started_at,
             ended_at=operation.ended_at,
             outcome=operation.outcome,
-            undoable=is_undoable(operation),
+            undoable=judge.obstacle(operation) is None,
         )
-        for operation in found
+        for operation in found[:limit]
     ]

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from khlone import faults, files, worktrees
@@ -107,28 +107,48 @@ def find_checkout(app: App, target: str) -> Checkout | None:
     return found[0] if found else None
 
 
-def land(app: App, target: str, old: str, new: str, checkout: Checkout | None, lock: HeldLock) -> bool:
+def land(
+    app: App,
+    target: str,
+    old: str,
+    new: str,
+    checkout: Checkout | None,
+    lock: HeldLock,
+    *,
+    reason: str | None = None,
+    elsewhere: bool = False,
+) -> bool:
     """Move the target from `old` to `new`; False when it is not at `old` any more.
 
-    Raises TargetDirty when local work overlaps, Locked when another git holds the index.
+    `elsewhere` says that `new` need not contain `old`. Raises TargetDirty when local work
+    overlaps, Locked when another git holds the index.
     """
+    why = reason or f"khlone: merge into {target}"
     if checkout is None:
         done = app.repository.update_refs(
             [RefUpdate(ref=f"refs/heads/{target}", new=new, old=old)],
-            reason=f"khlone: merge into {target}",
+            reason=why,
             keep_open=[lock.descriptor],
             check=False,
         )
         if done.status != 0 and app.repository.read_ref(f"refs/heads/{target}") == old:
             raise _failed(["update-ref"], done)
         return done.status == 0
-    return _fast_forward(app, target, old, new, checkout, lock)
+
+    def step() -> Completed:
+        if elsewhere:
+            return _switch(app, target, old, new, checkout, lock, why)
+        return _merge_ff_only(app, target, new, checkout, lock, reason or "khlone merge")
+
+    return _move_checkout(app, target, old, new, checkout, lock, step)
 
 
-def _fast_forward(app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock) -> bool:
+def _move_checkout(
+    app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock, step: Callable[[], Completed]
+) -> bool:
     deadline = time.monotonic() + _INDEX_WAIT_S
     while True:
-        done = _merge_ff_only(app, target, new, checkout, lock)
+        done = step()
         if done.status == 0:
             return app.repository.read_ref(f"refs/heads/{target}") == new
         text = done.error_text
@@ -143,15 +163,15 @@ def _fast_forward(app: App, target: str, old: str, new: str, checkout: Checkout,
         if any(words in text for words in _WOULD_LOSE):
             named = [line.strip() for line in text.splitlines() if line.startswith("\t")]
             raise TargetDirty(target, checkout.worktree, named or ["its files"])
-        raise _failed(["merge", "--ff-only"], done)
+        raise _failed(["move", target], done)
 
 
-def _merge_ff_only(app: App, target: str, new: str, checkout: Checkout, lock: HeldLock) -> Completed:
+def _merge_ff_only(app: App, target: str, new: str, checkout: Checkout, lock: HeldLock, action: str) -> Completed:
     # What `branch.<name>.mergeOptions` holds (--squash, -s ours) comes before our options and
     # would make another thing of it. By number, since a branch's name may hold a `=`.
     own = {
         "GIT_OPTIONAL_LOCKS": "1",
-        "GIT_REFLOG_ACTION": "khlone merge",
+        "GIT_REFLOG_ACTION": action,
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"branch.{target}.mergeOptions",
         "GIT_CONFIG_VALUE_0": "",
@@ -172,6 +192,37 @@ def _merge_ff_only(app: App, target: str, new: str, checkout: Checkout, lock: He
             "submodule.recurse=false",
             *(("core.fsync=all",) if app.settings.durable else ()),
         ),
+        check=False,
+    )
+
+
+def _switch(app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock, reason: str) -> Completed:
+    """What `git reset --keep` does, but that what is staged stays staged: index and files first, then the ref."""
+    done = app.repository.git(
+        "read-tree",
+        "-m",
+        "-u",
+        old,
+        new,
+        cwd=checkout.worktree,
+        keep_open=[lock.descriptor],
+        environment={"GIT_OPTIONAL_LOCKS": "1"},
+        configuration=("submodule.recurse=false", *(("core.fsync=all",) if app.settings.durable else ())),
+        check=False,
+    )
+    if done.status != 0:
+        return done
+    # In the worktree, so that the reflog of its HEAD is told too.
+    return app.repository.git(
+        "update-ref",
+        "-m",
+        reason,
+        f"refs/heads/{target}",
+        new,
+        old,
+        cwd=checkout.worktree,
+        writes=True,
+        keep_open=[lock.descriptor],
         check=False,
     )
 

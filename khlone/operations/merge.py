@@ -44,7 +44,7 @@ from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
 
-MERGEABLE = (CloneState.READY, CloneState.MERGED)
+MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
 #: Each lost race means that somebody else landed, so this many at once still all land.
 MOST_TRIES = 200
 MOST_TIME_S = 120.0

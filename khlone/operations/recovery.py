@@ -1,7 +1,7 @@
 """What is done about operations whose process died?
 
 At the start of every mutating command and in `doctor`: for each operation that has not
-ended and whose clone's operation lock is free, create is rolled back, everything else is
+ended and whose clone's operation lock is free, create and adopt are rolled back, everything else is
 rolled forward. Holding the lock is the proof that the owner and every git it had started
 are dead: on this kernel, whose locks it is, and so also for another container of this
 machine, whatever that calls itself. What another kernel under another name began is left
@@ -87,16 +87,25 @@ def _recover_one(app: App, operation: Operation, host_gone: str | None) -> Recov
 
 
 def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered:
-    from khlone.operations import merge, purge, remove, restore
+    from khlone.operations import adopt, merge, purge, remove, rename, restore, sync, take_back
 
     if operation.kind is OperationKind.CREATE:
         return _recover_create(app, operation, lock)
+    if operation.kind is OperationKind.ADOPT:
+        adopt.recover(app, operation, lock)
+        return Recovered(operation=operation, outcome=Outcome.ROLLED_BACK)
     if operation.kind is OperationKind.MERGE:
         messages = merge.recover(app, operation, lock)
     elif operation.kind is OperationKind.REMOVE:
         messages = remove.recover(app, operation, lock)
     elif operation.kind is OperationKind.PURGE:
         messages = purge.recover(app, operation, lock)
+    elif operation.kind is OperationKind.RENAME:
+        messages = rename.recover(app, operation, lock)
+    elif operation.kind is OperationKind.SYNC:
+        messages = sync.recover(app, operation, lock)
+    elif operation.kind is OperationKind.UNDO:
+        messages = take_back.recover(app, operation, lock)
     else:
         messages = restore.recover(app, operation, lock)
     return Recovered(operation=operation, outcome=Outcome.RECOVERED, messages=tuple(messages))

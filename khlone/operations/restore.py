@@ -34,23 +34,31 @@ class Restored:
 
     clone: Clone
     notes: tuple[str, ...]
+    operation: str
 
 
-def restore(app: App, wanted: str) -> Restored:
-    """Bring back the newest trash entry of that name, or the one of that id; raises NoSuchTrash."""
+def restore(app: App, wanted: str, *, undoes: str | None = None) -> Restored:
+    """Bring back the newest trash entry of that name, or the one of that id; raises NoSuchTrash.
+
+    `undoes` is the operation that this takes back.
+    """
     app.prepare_state()
     recovery.recover(app)
     entry = find(app, wanted)
     with journal.held(app, entry.clone.id, entry.clone.name) as lock:
         entry = find(app, entry.id)
-        clone, plan, notes = _reserve(app, entry)
+        clone, plan, notes = _reserve(app, entry, undoes)
         with files.explained(clone.path):
             faults.point("restore.reserved")
             notes += _advance(app, plan, lock)
         faults.point("restore.finished")
     found = app.registry.clone_by_id(clone.id)
     assert found is not None
-    return Restored(clone=journal.as_clone(found, head=app.repository.read_ref(found.ref)), notes=tuple(notes))
+    return Restored(
+        clone=journal.as_clone(found, head=app.repository.read_ref(found.ref)),
+        notes=tuple(notes),
+        operation=str(plan["operation"]),
+    )
 
 
 def find(app: App, wanted: str) -> TrashRecord:
@@ -68,7 +76,7 @@ def find(app: App, wanted: str) -> TrashRecord:
 # -- planning ------------------------------------------------------------------------------
 
 
-def _reserve(app: App, entry: TrashRecord) -> tuple[CloneRecord, dict[str, object], list[str]]:
+def _reserve(app: App, entry: TrashRecord, undoes: str | None) -> tuple[CloneRecord, dict[str, object], list[str]]:
     """Write the plan, with names that nothing has; looks again when another command was faster to one."""
     for attempt in range(_TRIES):
         clone, notes = _new_place(app, entry)
@@ -78,6 +86,7 @@ def _reserve(app: App, entry: TrashRecord) -> tuple[CloneRecord, dict[str, objec
             "trash": entry.id,
             "head": entry.head,
             "snapshot": entry.snapshot,
+            "undoes": undoes,
         }
         try:
             with app.registry.transaction() as change:

@@ -57,6 +57,20 @@ def take(app: App, clone: CloneRecord, head: str, ref: str, folder: Path, lock: 
     return head
 
 
+def is_as(app: App, clone: CloneRecord, head: str, snapshot: str, folder: Path) -> bool:
+    """Whether branch, HEAD and files of a worktree, ignored ones aside, are as a snapshot of it has them."""
+    made = _build(app, clone, head, folder)
+    if made == snapshot:
+        return True
+    return made != head and snapshot != head and _facts(app, made) == _facts(app, snapshot)
+
+
+def _facts(app: App, oid: str) -> list[str]:
+    """The tree of a snapshot and the commit that HEAD was at."""
+    shown = app.repository.git("rev-list", "--no-walk", "--no-commit-header", "--format=%T %P", oid).text.split()
+    return shown[:2]
+
+
 def _create(app: App, clone: CloneRecord, ref: str, oid: str, lock: HeldLock, *, check: bool) -> Completed:
     return app.repository.update_refs(
         [RefUpdate(ref=ref, new=oid, old=null_oid(oid))],

@@ -1,0 +1,339 @@
+"""How is the last operation, or a named one, taken back?
+
+Never a guess: an operation is taken back only while what it led to is still there as it
+left it, and else refused with the reason. Nothing is lost by it: a created clone goes to
+the trash, a branch that goes back leaves its tip under `refs/khlone/undo/<operation>`.
+What undo did is not what the next undo takes back: that one goes further into the past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import cast
+
+from khlone import faults, files, sessions
+from khlone.app import App
+from khlone.errors import KhloneError, NoSuchOperation, NotUndoable, TargetMoved
+from khlone.locks import HeldLock
+from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Strategy, Undone, utc_now
+from khlone.operations import journal, landing, moving, recovery, remove, rename, restore, snapshot, sync
+from khlone.operations.moving import Move
+from khlone.registry import Operation
+
+_LANDED = frozenset({Outcome.DONE, Outcome.RECOVERED})
+_LIVE = frozenset({CloneState.READY, CloneState.MERGED, CloneState.ADOPTED})
+
+
+class Judge:
+    """Says of each operation of the journal whether it can be taken back, as things are now."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.operations = app.registry.operations() if app.has_registry else []
+        self._tips: dict[str, str | None] = {}
+
+    @cached_property
+    def _undone(self) -> dict[str, str]:
+        """Operations that were taken back, with the one that did it; undoing that one brings them back."""
+        found: dict[str, str] = {}
+        for operation in self.operations:
+            undoes = operation.plan.get("undoes")
+            if isinstance(undoes, str) and operation.outcome in _LANDED and operation.id not in found:
+                found[undoes] = operation.id
+        return found
+
+    @cached_property
+    def _newest(self) -> dict[str, Operation]:
+        """The last operation of each clone, those that were taken back and those that did so aside."""
+        found: dict[str, Operation] = {}
+        for operation in self._candidates():
+            if operation.id not in self._undone:
+                found.setdefault(operation.clone_id, operation)
+        return found
+
+    @cached_property
+    def _clones(self) -> dict[str, CloneRecord]:
+        return {clone.id: clone for clone in self._app.registry.clones()}
+
+    @cached_property
+    def _trashed(self) -> set[str]:
+        return {record.id for record in self._app.registry.trash() if record.clone.state is CloneState.TRASHED}
+
+    def _tip(self, branch: str) -> str | None:
+        if branch not in self._tips:
+            self._tips[branch] = self._app.repository.read_ref(f"refs/heads/{branch}")
+        return self._tips[branch]
+
+    def find(self, operation_id: str) -> Operation:
+        """The operation of that id; raises NoSuchOperation."""
+        found = next((operation for operation in self.operations if operation.id == operation_id), None)
+        if found is None:
+            raise NoSuchOperation(operation_id)
+        return found
+
+    def last(self) -> Operation:
+        """The newest operation that can be taken back, those of undo itself aside; raises NotUndoable."""
+        for operation in self._candidates():
+            why = self.obstacle(operation)
+            if why is None:
+                return operation
+            if operation.id not in self._undone:
+                self._app.told(f"{_shown(operation)} ({operation.id}) is left as it is: {why}")
+        raise NotUndoable(None, "nothing", "no operation here can be taken back")
+
+    def _candidates(self) -> Iterator[Operation]:
+        for operation in self.operations:
+            if operation.outcome in _LANDED and not isinstance(operation.plan.get("undoes"), str):
+                yield operation
+
+    def obstacle(self, operation: Operation) -> str | None:
+        """Why an operation cannot be taken back, `None` when it can."""
+        if operation.outcome not in _LANDED:
+            return "it has not ended" if operation.ended_at is None else "it did nothing in the end"
+        if operation.id in self._undone:
+            return f"it was taken back by {self._undone[operation.id]}"
+        kind = operation.kind
+        if kind is OperationKind.REMOVE:
+            return None if operation.id in self._trashed else "it is not in the trash any more"
+        if kind is OperationKind.MERGE:
+            target = str(operation.plan["target"])
+            return None if self._tip(target) == operation.plan["new"] else f"{target} has moved on since"
+        if kind in (OperationKind.CREATE, OperationKind.RESTORE, OperationKind.RENAME, OperationKind.SYNC):
+            return self._obstacle_in_clone(operation)
+        return f"nothing takes back what {kind.value} does"
+
+    def _obstacle_in_clone(self, operation: Operation) -> str | None:
+        clone = self._clones.get(operation.clone_id)
+        if clone is None:
+            return "its clone is gone"
+        if clone.state not in _LIVE:
+            return f"its clone is {clone.state.value}"
+        newest = self._newest.get(operation.clone_id)
+        if newest is not None and newest.id > operation.id:
+            return f"{_shown(newest)} ({newest.id}) came after it"
+        tip = self._tip(clone.branch)
+        if operation.kind is OperationKind.CREATE and tip != clone.base:
+            return f"{clone.name} has commits of its own"
+        if operation.kind is OperationKind.RESTORE and tip != operation.plan["head"]:
+            return f"{clone.branch} has moved on since"
+        if operation.kind is OperationKind.SYNC and tip != operation.plan["new"]:
+            return f"{clone.branch} has moved on since"
+        return None
+
+
+def _shown(operation: Operation) -> str:
+    return f"the {operation.kind.value} of {operation.name}"
+
+
+def undo(app: App, operation_id: str | None = None, *, dry_run: bool = False) -> Undone:
+    """Take back the last operation that can be, or the named one.
+
+    Raises NoSuchOperation, NotUndoable, and what the way back raises: HasChanges,
+    NotIntegrated, SessionLive, CloneDirty, TargetDirty, TargetInProgress.
+    """
+    app.prepare_state()
+    if not dry_run:
+        recovery.recover(app)
+    judge = Judge(app)
+    operation = judge.last() if operation_id is None else judge.find(operation_id)
+    why = judge.obstacle(operation)
+    if why is not None:
+        raise NotUndoable(operation.id, _shown(operation), why, _other_way(operation))
+    ways = {
+        OperationKind.CREATE: _undo_create,
+        OperationKind.REMOVE: _undo_remove,
+        OperationKind.RESTORE: _undo_restore,
+        OperationKind.RENAME: _undo_rename,
+        OperationKind.MERGE: _undo_move,
+        OperationKind.SYNC: _undo_move,
+    }
+    return ways[operation.kind](app, operation, dry_run)
+
+
+def _other_way(operation: Operation) -> str | None:
+    """What else takes back a merge."""
+    if operation.kind is not OperationKind.MERGE or operation.outcome not in _LANDED:
+        return None
+    old, new = str(operation.plan["old"]), str(operation.plan["new"])
+    strategy = operation.plan.get("strategy")
+    if strategy == Strategy.MERGE:
+        return f"git revert -m 1 {new}"
+    return f"git revert {new}" if strategy == Strategy.SQUASH else f"git revert {old}..{new}"
+
+
+def _require_clone(app: App, operation: Operation) -> CloneRecord:
+    clone = app.registry.clone_by_id(operation.clone_id)
+    if clone is None:
+        raise NotUndoable(operation.id, _shown(operation), "its clone is gone")
+    return clone
+
+
+# -- clones ----------------------------------------------------------------------------------
+
+
+def _undo_create(app: App, operation: Operation, dry_run: bool) -> Undone:
+    clone = _require_clone(app, operation)
+    removed = remove.remove_one(app, clone, force=False, dry_run=dry_run, undoes=operation.id)
+    return Undone(id=operation.id, kind=operation.kind, clone=clone.name, by=None if dry_run else removed.trash)
+
+
+def _undo_remove(app: App, operation: Operation, dry_run: bool) -> Undone:
+    if dry_run:
+        return Undone(id=operation.id, kind=operation.kind, clone=restore.find(app, operation.id).clone.name, by=None)
+    restored = restore.restore(app, operation.id, undoes=operation.id)
+    for note in restored.notes:
+        app.told(note)
+    return Undone(id=operation.id, kind=operation.kind, clone=restored.clone.name, by=restored.operation)
+
+
+def _undo_restore(app: App, operation: Operation, dry_run: bool) -> Undone:
+    clone = _require_clone(app, operation)
+    folder = files.make_private_dir(app.state_dir / "stage")
+    head, kept = str(operation.plan["head"]), str(operation.plan["snapshot"])
+    if not snapshot.is_as(app, clone, head, kept, folder):
+        raise NotUndoable(
+            operation.id, _shown(operation), "its files have changed since", f"git khlone remove {clone.name}"
+        )
+    removed = remove.remove_one(app, clone, force=True, stop=False, dry_run=dry_run, undoes=operation.id)
+    return Undone(id=operation.id, kind=operation.kind, clone=clone.name, by=None if dry_run else removed.trash)
+
+
+def _undo_rename(app: App, operation: Operation, dry_run: bool) -> Undone:
+    clone = _require_clone(app, operation)
+    before = cast("Mapping[str, object]", operation.plan["old"])
+    stays = before["path"] == str(clone.path)
+    done = rename.rename(app, clone.name, str(before["name"]), keep_path=stays, dry_run=dry_run, undoes=operation.id)
+    for note in done.notes:
+        app.told(note)
+    by = None if dry_run else done.operation
+    return Undone(id=operation.id, kind=operation.kind, clone=done.new.name, by=by)
+
+
+# -- branches --------------------------------------------------------------------------------
+
+
+def _undo_move(app: App, operation: Operation, dry_run: bool) -> Undone:
+    """Let the branch that a merge or a sync moved go back to where it was, while it is where they left it."""
+    is_sync = operation.kind is OperationKind.SYNC
+    branch = str(operation.plan["branch" if is_sync else "target"])
+    old, new = str(operation.plan["new"]), str(operation.plan["old"])
+    with (
+        journal.held(app, operation.clone_id, operation.name) as lock,
+        files.explained(app.location.common_dir),
+        app.locks.landing(branch, told=app.told) as turn,
+    ):
+        if app.repository.read_ref(f"refs/heads/{branch}") != old:
+            raise NotUndoable(operation.id, _shown(operation), f"{branch} has moved on since", _other_way(operation))
+        checkout = _require_clean(app, operation, branch, old, new)
+        move = Move(
+            operation=journal.new_operation_id(),
+            branch=branch,
+            old=old,
+            new=new,
+            reason=f"khlone undo: {operation.kind.value} of {operation.name}",
+            leaves=not moving.contains(app, new, old),
+            worktree=None if checkout is None else str(checkout.worktree),
+        )
+        undone = Undone(
+            id=operation.id,
+            kind=operation.kind,
+            clone=operation.name,
+            by=None if dry_run else move.operation,
+            branch=branch,
+            old=old,
+            new=new,
+            kept=moving.kept_ref(move.operation) if move.leaves and not dry_run else None,
+        )
+        if dry_run:
+            return undone
+        turn.verify()
+        lock.verify()
+        _carry_out(app, operation, move, checkout, lock)
+    faults.point("undo.finished")
+    return undone
+
+
+def _require_clean(app: App, operation: Operation, branch: str, old: str, new: str) -> landing.Checkout | None:
+    if operation.kind is OperationKind.SYNC:
+        clone = _require_clone(app, operation)
+        sync.require_on_branch(app, clone)
+        sync.require_idle(app, clone)
+        return sync.require_untouched(app, clone, old, new)
+    try:
+        return moving.require_clean(app, branch, old, new)
+    except KhloneError as error:
+        error.hint = f"{error.hint.removesuffix(', then merge again')}, then undo again" if error.hint else None
+        raise
+
+
+def _carry_out(app: App, operation: Operation, move: Move, checkout: landing.Checkout | None, lock: HeldLock) -> None:
+    plan: dict[str, object] = {**move.as_json(), "undoes": operation.id}
+    entry = Operation(
+        id=move.operation,
+        kind=OperationKind.UNDO,
+        clone_id=operation.clone_id,
+        name=operation.name,
+        plan=plan,
+        owner=sessions.identity(),
+        started_at=utc_now(),
+    )
+    with app.registry.transaction() as change:
+        change.begin_operation(entry)
+    faults.point("undo.reserved")
+    moving.keep(app, move, lock)
+    faults.point("undo.kept")
+    try:
+        done = moving.carry_out(app, move, checkout, lock)
+    except Exception:
+        if moving.is_untouched(app, move, checkout):
+            _forget(app, move, lock)
+        raise
+    if not done:
+        _forget(app, move, lock)
+        raise TargetMoved(move.branch, 1)
+    faults.point("undo.moved")
+    landing.make_durable(app, checkout)
+    _settle(app, operation, move, lock, Outcome.DONE)
+
+
+def _forget(app: App, move: Move, lock: HeldLock) -> None:
+    moving.drop(app, move, lock)
+    with app.registry.transaction() as change:
+        change.forget_operation(move.operation)
+
+
+def _settle(app: App, operation: Operation, move: Move, lock: HeldLock, outcome: Outcome) -> None:
+    """The commit point: the clone is again what it was before the merge or the sync."""
+    before = cast("Mapping[str, object]", operation.plan["clone"])
+    planned = journal.from_json(before, CloneState.READY)
+    is_sync = operation.kind is OperationKind.SYNC
+    clone = app.registry.clone_by_id(operation.clone_id)
+    if clone is not None and is_sync and clone.base != planned.base:
+        sync.mark_base(app, clone, planned.base, lock)
+    lock.verify()
+    with app.registry.transaction() as change:
+        if clone is not None and clone.state in _LIVE:
+            if is_sync:
+                change.set_base(clone.id, planned.base)
+                change.note_merged(clone.id, planned.merged_head)
+                change.move_clone(clone, CloneState(str(operation.plan["state"])))
+            elif clone.state is CloneState.MERGED and clone.merged_head == operation.plan["source"]:
+                change.note_merged(clone.id, planned.merged_head)
+                change.move_clone(clone, CloneState.READY)
+        change.end_operation(move.operation, outcome)
+    faults.point("undo.undone")
+
+
+def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
+    """Finish an undo whose process died: the branch ends where it was or where it goes back to."""
+    move = moving.from_plan(operation.plan)
+    taken_back = app.registry.operation(str(operation.plan["undoes"]))
+    moving.keep(app, move, lock)
+    if taken_back is not None and moving.resume(app, move, lock):
+        _settle(app, taken_back, move, lock, Outcome.RECOVERED)
+        return [f"{move.branch} is back at {move.new[:10]}"]
+    moving.drop(app, move, lock)
+    with app.registry.transaction() as change:
+        change.end_operation(operation.id, Outcome.ROLLED_BACK, "the branch moved on without it")
+    return [f"{move.branch} moved on; nothing was taken back"]
