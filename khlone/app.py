@@ -35,6 +35,8 @@ SESSION_VARIABLES = (
     "KHLONE_REPOSITORY",
     "KHLONE_SESSION",
 )
+#: How many used clones are remembered: those that are gone by then are passed over.
+_REMEMBERED = 8
 
 
 def _silent(_: str) -> None:
@@ -248,16 +250,52 @@ class App:
         return next((clone for clone in self.registry.clones() if clone.admin == name), None)
 
     def require_clone(self, name: str | None) -> CloneRecord:
-        """The clone of that name, or the calling one; raises NoSuchClone or UsageError."""
-        if name is None:
+        """The clone of that name; for `None` and `@` the calling one, for `-` the one used before.
+
+        Raises NoSuchClone or UsageError.
+        """
+        if name is None or name == "@":
             calling = self.calling_clone()
             if calling is None:
                 raise UsageError("no clone is named, and this is not the worktree of one", hint="give a NAME")
             return calling
+        if name == "-":
+            return self._used_before()
         clone = self.registry.clone(name) if self.has_registry else None
         if clone is None:
             raise NoSuchClone(name, self._near(name))
         return clone
+
+    def note_used(self, clone: CloneRecord) -> None:
+        """Remember that the user went to a clone or ran something in it, for the name `-`.
+
+        What sessions do is not remembered: it would come between the user's own steps.
+        """
+        if "KHLONE_SESSION" in self.environment:
+            return
+        known = self._used()
+        if known[:1] == [clone.id]:
+            return
+        lines = [clone.id, *(one for one in known if one != clone.id)][:_REMEMBERED]
+        with contextlib.suppress(OSError):
+            files.write_atomic(self.state_dir / "used", "".join(f"{one}\n" for one in lines).encode(), durable=False)
+
+    def _used(self) -> list[str]:
+        """The ids of the clones that were used last, the newest first."""
+        with contextlib.suppress(OSError, KhloneError):
+            return (files.read_regular(self.state_dir / "used") or b"").decode(errors="replace").split()
+        return []
+
+    def _used_before(self) -> CloneRecord:
+        """The clone that was used last, the calling one aside."""
+        live = {clone.id: clone for clone in self.registry.clones()} if self.has_registry else {}
+        calling = self.calling_clone()
+        for clone_id in self._used():
+            if clone_id in live and (calling is None or clone_id != calling.id):
+                return live[clone_id]
+        raise UsageError(
+            "no clone was used before this", hint="path, cd and exec remember the NAME that they are given"
+        )
 
     def _near(self, name: str) -> list[str]:
         if not self.has_registry:

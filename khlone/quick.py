@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from khlone.context import Context
+from khlone.errors import UsageError
 from khlone.model import Clone
 from khlone.output import plain, visible
 from khlone.values import field_names
@@ -46,7 +47,9 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
                 return None
         elif (word == "--no-status" and verb == "list") or (word == "--trash" and verb == "_names"):
             status = False
-        elif word.startswith("-") or (verb is not None and (name is not None or verb in ("list", "_names"))):
+        elif (word.startswith("-") and word != "-") or (
+            verb is not None and (name is not None or verb in ("list", "_names"))
+        ):
             return None
         elif verb is None:
             verb = word
@@ -67,19 +70,32 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
 
 def show_path(context: Context, name: str | None) -> None:
     """Print where a clone lies."""
-    clone = context.app().require_clone(name)
+    shown, path = _place(context, name)
     if context.output.as_json:
-        context.output.document("path", {"name": clone.name, "path": clone.path})
-    context.output.answer(str(clone.path))
+        context.output.document("path", {"name": shown, "path": path})
+    context.output.answer(str(path))
+
+
+def _place(context: Context, name: str | None) -> tuple[str, Path]:
+    """A clone's name and folder; `^` is the main worktree. The clone counts as used."""
+    app = context.app()
+    if name == "^":
+        main = app.location.main_worktree
+        if main is None:
+            raise UsageError("this repository has no main worktree that can be told from here")
+        return name, main
+    clone = app.require_clone(name)
+    app.note_used(clone)
+    return clone.name, clone.path
 
 
 def change_folder(context: Context, name: str | None) -> None:
     """Print where a clone lies, and have the shell's wrapper go there."""
-    clone = context.app().require_clone(name)
+    shown, path = _place(context, name)
     if context.output.as_json:
-        context.output.document("cd", {"name": clone.name, "path": clone.path})
-    context.output.answer(str(clone.path))
-    if not follow(context, clone.path):
+        context.output.document("cd", {"name": shown, "path": path})
+    context.output.answer(str(path))
+    if not follow(context, path):
         context.output.tell("the shell stays where it is: see git khlone setup -h for a wrapper that follows")
 
 

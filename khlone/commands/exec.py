@@ -37,7 +37,10 @@ def command(context: Context, *, name: str | None, everywhere: bool, jobs: int |
     else:
         if jobs is not None or fail_fast:
             raise UsageError("--jobs and --fail-fast go with --all")
-        result = execute.execute(context.app(), name, context.command, capture=context.output.as_json)
+        app = context.app()
+        clone = app.require_clone(name)
+        app.note_used(clone)
+        result = execute.execute(app, clone.name, context.command, capture=context.output.as_json)
         results = [result]
         code = result.exit if result.exit is not None else 128 + (result.signal or 0)
     if context.output.as_json:
@@ -52,6 +55,8 @@ def _print(context: Context, result: ExecResult) -> None:
         return
     how = f"exit {result.exit}" if result.exit is not None else f"signal {result.signal}"
     context.output.tell(f"{result.name}: {how}{', output cut' if result.truncated else ''}")
+    if context.output.as_json:
+        return
     context.output.raw_story(result.stderr)
     if result.stdout:
         context.output.answer(result.stdout.removesuffix("\n"))
