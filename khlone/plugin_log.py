@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from khlone import __version__, files
+from khlone import files
 from khlone.errors import KhloneError
 from khlone.model import utc_now
 from khlone.redaction import redacted
@@ -26,7 +26,7 @@ def write(path: Path, *, plugin: str, where: str, seconds: float, error: BaseExc
     import traceback
 
     trace = redacted("".join(traceback.format_exception(error)))[-_MOST_ENTRY:]
-    head = f"{utc_now()} khlone {__version__}: plugin {plugin!r} in {where}, after {seconds:.3f} s\n"
+    head = f"{utc_now()} plugin {plugin!r} in {where}, after {seconds:.3f} s\n"
     entry = f"{head}{trace.rstrip()}\n\n".encode(errors="replace")
     try:
         files.make_private_dir(path.parent)
