@@ -93,7 +93,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = 
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
-        _write_all(descriptor, content)
+        write_all(descriptor, content)
         if durable:
             os.fsync(descriptor)
     except BaseException:
@@ -118,7 +118,8 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600, durable: bool
         sync_dir(path.parent)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of the content to an open file."""
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -60,6 +60,14 @@ class Settings:
         return self._flag("durable", True)
 
     @property
+    def sync_by_rebase(self) -> bool:
+        """Whether `sync` rebases rather than merges."""
+        value = self.values.get("sync", "merge")
+        if value not in ("merge", "rebase"):
+            raise InvalidSetting("khlone.sync", value, "it must be merge or rebase")
+        return value == "rebase"
+
+    @property
     def gate_required(self) -> bool:
         """Whether a landing without any gate is refused."""
         return self._flag("gate.required", False)
@@ -125,7 +133,7 @@ def load(
 ) -> Settings:
     """Read every source; raises InvalidSetting for a file that cannot be parsed."""
     values: dict[str, str] = {}
-    user = _user_file(environment)
+    user = user_file(environment)
     if user is not None:
         values.update(_toml(user))
     if worktree is not None:
@@ -161,7 +169,8 @@ def _git_config(git_dir: Path, cwd: Path, environment: Mapping[str, str]) -> lis
     return pairs
 
 
-def _user_file(environment: Mapping[str, str]) -> Path | None:
+def user_file(environment: Mapping[str, str]) -> Path | None:
+    """Where the user's own file lies, whether it is there or not; `None` where there is no place for it."""
     base = environment.get("XDG_CONFIG_HOME")
     if base and os.path.isabs(base):
         return Path(base, "khlone", "config.toml")
