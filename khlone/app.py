@@ -133,11 +133,12 @@ class App:
     @cached_property
     def plugins(self) -> Plugins:
         """The plugins, loaded through their entry points; fixed for the life of this App."""
-        if self._plugins is not None:
-            return self._plugins
-        return load_plugins(
-            self.environment, selection=self._wanted_plugins, limit_s=self.settings.plugins_timeout_s, told=self.told
-        )
+        found = self._plugins
+        if found is None:
+            limit_s = self.settings.plugins_timeout_s
+            found = load_plugins(self.environment, selection=self._wanted_plugins, limit_s=limit_s, told=self.told)
+        self.tell_problems(found.opened(self.location))
+        return found
 
     @property
     def has_foreign_plugins(self) -> bool:

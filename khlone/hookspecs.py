@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Clone,
         Demand,
         Finding,
+        Location,
         MergePlan,
         MergeResult,
         NewRequest,
@@ -346,6 +347,22 @@ def khlone_worktree_path(request: NewRequest) -> Path | None:
 
 
 # -- notify --------------------------------------------------------------------------------
+
+
+@hookspec
+def khlone_opened(location: Location) -> None:
+    """Notify: tells which repository a command works on.
+
+    Runs once, before every other hook of that command. A plugin that keeps it is a class,
+    of which each command makes an object of its own. Whatever it raises is a warning::
+
+        from khlone import hookimpl
+
+        class Plugin:
+            @hookimpl
+            def khlone_opened(self, location):
+                self.root = location.main_worktree or location.common_dir
+    """
 
 
 @hookspec

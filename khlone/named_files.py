@@ -163,7 +163,7 @@ def pinned(reading: Reading, place: Path) -> str:
 
     The copies are called `<number>/<name>`; `copies` says which is which.
     """
-    if not _PLAIN_PATH.fullmatch(os.fspath(place)):
+    if not can_stand(place):
         raise ValueError(f"{place} cannot stand in a command")
     where = {label: name for name, label in copies(reading).items()}
     parts, at = [], 0
@@ -171,6 +171,11 @@ def pinned(reading: Reading, place: Path) -> str:
         parts += [reading.text[at:start], os.fspath(place / where[label])]
         at = end
     return "".join([*parts, reading.text[at:]])
+
+
+def can_stand(place: Path) -> bool:
+    """Whether a path means the same in any quotes of a command."""
+    return _PLAIN_PATH.fullmatch(os.fspath(place)) is not None
 
 
 def copies(reading: Reading) -> dict[str, str]:

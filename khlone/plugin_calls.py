@@ -72,8 +72,8 @@ class Caller:
             for (plugin, hook), (calls, seconds) in self._spent.items()
         )
 
-    def call(self, plugin: str, hook: str, function: Callable[[], _T]) -> _T:
-        """What the function returns.
+    def call(self, plugin: str, hook: str, function: Callable[[], _T], *, limit_s: float | None = None) -> _T:
+        """What the function returns; `limit_s` is the plugin's own limit.
 
         Raises a Refusal with the plugin's name in it, khlone's own errors as they are, and
         PluginFailed for the rest, written to the log.
@@ -81,7 +81,7 @@ class Caller:
         started = time.perf_counter()
         try:
             with prints_apart():
-                return _limited(function, self._limit_s)
+                return _limited(function, self._limit_s if limit_s is None else limit_s)
         except Refusal as refusal:
             refusal.facts["plugin"] = plugin
             raise
@@ -91,7 +91,7 @@ class Caller:
             log = self.note(plugin, hook, time.perf_counter() - started, error)
             raise PluginFailed(plugin, hook, cause(error), log=log) from error
         finally:
-            self._count(plugin, hook, time.perf_counter() - started)
+            self._count(plugin, hook, time.perf_counter() - started, self._limit_s if limit_s is None else limit_s)
 
     def note(self, plugin: str, where: str, seconds: float, error: BaseException) -> Path | None:
         """Write a failure to the log; returns where, `None` when that could not be done."""
@@ -100,11 +100,11 @@ class Caller:
         written = plugin_log.write(self._log, plugin=plugin, where=where, seconds=seconds, error=error)
         return self._log if written else None
 
-    def _count(self, plugin: str, hook: str, seconds: float) -> None:
+    def _count(self, plugin: str, hook: str, seconds: float, limit_s: float) -> None:
         calls, before = self._spent.get((plugin, hook), (0, 0.0))
         self._spent[plugin, hook] = (calls + 1, before + seconds)
-        if 0 < self._limit_s < seconds and threading.current_thread() is not threading.main_thread():
-            self._warn(f"plugin {plugin!r} took {seconds:.1f} s in {hook}, longer than {self._limit_s:g} s")
+        if 0 < limit_s < seconds and threading.current_thread() is not threading.main_thread():
+            self._warn(f"plugin {plugin!r} took {seconds:.1f} s in {hook}, longer than {limit_s:g} s")
 
 
 def cause(error: BaseException) -> str:

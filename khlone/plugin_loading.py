@@ -175,4 +175,5 @@ def _imported(value: str) -> object:
     found: object = import_module(module)
     for attribute in filter(None, attributes.split(".")):
         found = getattr(found, attribute)
-    return found
+    # A class gives each run an object of its own, which may keep what it has seen.
+    return found() if inspect.isclass(found) else found

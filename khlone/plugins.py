@@ -24,6 +24,7 @@ from khlone.model import (
     Clone,
     Demand,
     Finding,
+    Location,
     MergePlan,
     MergeResult,
     NewRequest,
@@ -275,6 +276,10 @@ class Plugins:
 
     # -- notify: every plugin runs, the change stands
 
+    def opened(self, location: Location) -> list[str]:
+        """Tell every plugin which repository was opened; returns the new problems, also kept in `warnings`."""
+        return self._notify("khlone_opened", location=location)
+
     def post_create(self, clone: Clone) -> list[str]:
         """Tell every plugin that the clone is ready; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_post_create", clone=clone)
@@ -315,7 +320,9 @@ class Plugins:
         def answer() -> _T:
             return usable(implementation.function(*positional, **by_name))
 
-        return functools.partial(self._caller.call, implementation.plugin_name, hook, answer)
+        # A plugin that limits what it does by itself says so by an attribute.
+        limit_s = getattr(implementation.plugin, "khlone_limit_s", None)
+        return functools.partial(self._caller.call, implementation.plugin_name, hook, answer, limit_s=limit_s)
 
     def _gate(self, hook: str, **arguments: object) -> None:
         for _, ask in self._calls(hook, _nothing, **arguments):
