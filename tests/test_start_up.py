@@ -12,7 +12,7 @@ import pytest
 
 from khlone.parser import VERBS
 from tests.commands.steps import new
-from tests.support import Khlone
+from tests.support import Khlone, run_git
 
 #: Third-party packages, and modules of the standard library that cost more than 5 ms.
 HEAVY = {
@@ -35,6 +35,10 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "diff": (("diff", "one"), {"sqlite3", *CLICK}),
     "exec": (("exec", "one", "--", "true"), {"sqlite3", "pluggy", *CLICK}),
     "new": (("new", "other"), {"sqlite3", "pluggy", "ctypes", *CLICK}),
+    "sync": (("sync", "one"), {"sqlite3", "pluggy", *CLICK}),
+    "adopt": (("adopt", "../linked"), {"sqlite3", "pluggy", *CLICK}),
+    "rename": (("rename", "one", "two"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
+    "undo": (("undo",), {"sqlite3", "ctypes", *CLICK}),
     "merge": (("merge", "one"), {"sqlite3", "pluggy", *CLICK}),
     "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
     "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK}),
@@ -63,10 +67,11 @@ sys.exit(code)
 
 @pytest.fixture
 def project(khlone: Khlone, repository: Path) -> Path:
-    """A repository with a clone and something in the trash, whose plugins are cached."""
+    """A repository with a clone, a linked worktree and something in the trash, whose plugins are cached."""
     new(khlone, repository, "one")
     new(khlone, repository, "gone")
     assert khlone("remove", "gone", cwd=repository).code == 0
+    run_git("worktree", "add", "-q", "-b", "linked", "../linked", cwd=repository)
     return repository
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ def command(context: Context, *, path: str, name: str | None, into: str | None, 
     from khlone.operations import adopt, inspect
 
     app = context.app()
-    place = Path(context.directory or Path.cwd(), path)
+    place = Path(os.path.abspath(Path(context.directory or Path.cwd(), path)))
     found = adopt.adopt(app, adopt.AdoptRequest(path=place, name=name, target=into, agent=agent))
     if context.output.as_json:
         context.output.document("adopt", {"clone": inspect.show_clone(app, found.name)})

@@ -16,7 +16,6 @@ from khlone.app import App
 from khlone.errors import (
     CloneDirty,
     CloneNotReady,
-    InvalidSetting,
     KhloneError,
     MergeConflict,
     NoTarget,
@@ -85,7 +84,7 @@ def sync(app: App, request: SyncRequest) -> SyncResult:
         clones = app.registry.clones() if app.has_registry else []
     else:
         clones = [app.require_clone(name) for name in dict.fromkeys(request.names or (None,))]
-    rebase = _by_rebase(app) if request.rebase is None else request.rebase
+    rebase = app.settings.sync_by_rebase if request.rebase is None else request.rebase
     app.prepare_state()
     if not request.dry_run:
         recovery.recover(app)
@@ -99,13 +98,6 @@ def sync(app: App, request: SyncRequest) -> SyncResult:
         except KhloneError as error:
             kept.append(_as_kept(clone, error))
     return SyncResult(synced=synced, kept=kept)
-
-
-def _by_rebase(app: App) -> bool:
-    value = app.settings.values.get("sync", "merge")
-    if value not in ("merge", "rebase"):
-        raise InvalidSetting("khlone.sync", value, "it must be merge or rebase")
-    return value == "rebase"
 
 
 def _as_kept(clone: CloneRecord, error: KhloneError) -> Unsynced:
