@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from khlone import discovery, files, repository, settings, worktrees
 from khlone.config_dir import ConfigDirs, cache_root, state_root
-from khlone.errors import KhloneError, NetworkFileSystem, NoSuchClone, UsageError
+from khlone.errors import KhloneError, NetworkFileSystem, NoSuchClone, RepositoryUnsupported, UsageError
 from khlone.model import CloneRecord, Location
 from khlone.registry import Registry
 
@@ -177,7 +177,14 @@ class App:
     # -- the state folder
 
     def prepare_state(self) -> None:
-        """Make the state folder and its parts; raises NetworkFileSystem, NotPermitted or StateUnsafe."""
+        """Make the state folder and its parts.
+
+        Raises RepositoryUnsupported, NetworkFileSystem, NotPermitted or StateUnsafe.
+        """
+        if not self.repository.has_ref_files:
+            raise RepositoryUnsupported(
+                "its refs are kept in a reftable", hint="git refs migrate --ref-format=files keeps them in files"
+            )
         if not self.state_dir.exists():
             kind = files.network_file_system(self.location.common_dir)
             if kind is not None and not self.settings.allow_network_file_system:

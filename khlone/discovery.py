@@ -14,13 +14,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from khlone import process
-from khlone.errors import GitFailed, NotARepository, NotPermitted, RepositoryUnsupported
+from khlone.errors import (
+    GitFailed,
+    KhloneError,
+    NotARepository,
+    NotPermitted,
+    RepositoryUnsupported,
+    StateUnsafe,
+)
 from khlone.files import read_regular
 from khlone.model import Location
 
 _SMALL = 1 << 20
 #: A key may stand behind its section's name on one line.
 _BARE = rb"(?im)(?:^|\])\s*bare\s*(=\s*(true|yes|on|1)\b|$)"
+#: What any git of ours knows; a repository with another extension is git's to judge.
+_EXTENSIONS = frozenset({b"noop", b"objectformat", b"partialclone", b"preciousobjects", b"worktreeconfig"})
 _WORKTREE = rb"(?im)(?:^|\])\s*worktree\s*=\s*(.+)$"
 
 
@@ -86,6 +95,8 @@ def _plain_location(cwd: Path, top: Path, dot_git: Path, found: os.stat_result) 
         return None
     if not (common_dir / "objects").is_dir() or (common is not None and not common.strip()):
         return None
+    if b"extensions" in config.lower() and not _extensions(config) <= _EXTENSIONS:
+        return None
     bare = _is_bare(config)
     if git_dir == common_dir and (bare or _named_worktree(config)):
         return None
@@ -99,6 +110,26 @@ def _configuration(common_dir: Path) -> bytes:
     if b"worktreeconfig" in config.lower():
         config += b"\n" + (read_regular(common_dir / "config.worktree", most=_SMALL) or b"")
     return config
+
+
+def _leads_to(worktree: Path, git_dir: Path) -> bool:
+    """Whether the `.git` of a worktree is that git dir, or names it."""
+    dot_git = worktree / ".git"
+    try:
+        if dot_git.is_dir():
+            return os.path.realpath(dot_git) == os.fspath(git_dir)
+        content = read_regular(dot_git, most=_SMALL)
+    except (StateUnsafe, OSError):
+        return False
+    named = os.fsdecode((content or b"").removeprefix(b"gitdir: ").rstrip(b"\r\n"))
+    return bool(named) and os.path.realpath(worktree / named) == os.fspath(git_dir)
+
+
+def _extensions(config: bytes) -> set[bytes]:
+    """The keys of the extensions that a configuration names."""
+    sections = [part.partition(b"]") for part in re.split(rb"(?m)^[ \t]*\[", config)]
+    bodies = [body for name, _, body in sections if name.strip().lower() == b"extensions"]
+    return {key.lower() for body in bodies for key in re.findall(rb"(?m)^[ \t]*([A-Za-z][A-Za-z0-9-]*)", body)}
 
 
 def _is_bare(config: bytes) -> bool:
@@ -128,30 +159,43 @@ def _discover_by_git(cwd: Path, environment: Mapping[str, str]) -> Location:
             kept[name] = environment[name]
     kept |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
     git = process.git_executable()
-    asked = ["rev-parse", "--path-format=absolute", "--git-dir", "--git-common-dir", "--is-bare-repository"]
-    done = process.run([git, *asked, "--is-inside-work-tree"], cwd=cwd, environment=kept, timeout_s=30.0)
+
+    def ask(*what: str) -> process.Completed:
+        asked = ["rev-parse", "--path-format=absolute", *what]
+        return process.run([git, *asked], cwd=cwd, environment=kept, timeout_s=30.0)
+
+    done = ask("--is-bare-repository", "--is-inside-work-tree", "--git-dir", "--git-common-dir")
     if done.status != 0:
-        text = done.error_text.strip()
-        if "not a git repository" in text:
-            raise NotARepository(cwd)
-        if "dubious ownership" in text:
-            raise NotPermitted(
-                text.splitlines()[0].removeprefix("fatal: "),
-                hint="if you trust its owner: git config --global --add safe.directory DIR",
-                path=cwd,
-            )
-        if "unknown repository extension" in text or "repository version" in text:
-            raise RepositoryUnsupported(" ".join(text.removeprefix("fatal: ").split()), hint="a newer git may read it")
-        raise GitFailed(asked, done.status, text)
-    git_dir, common_dir, bare, inside = done.text.removesuffix("\n").split("\n")
+        raise _refusal(cwd, done)
+    bare, inside, *paths = done.text.removesuffix("\n").split("\n")
+    if len(paths) != 2:  # a path of several lines
+        paths = [ask(what).text.removesuffix("\n") for what in ("--git-dir", "--git-common-dir")]
     worktree = None
-    if inside == "true":
-        shown = process.run([git, "rev-parse", "--show-toplevel"], cwd=cwd, environment=kept, timeout_s=30.0)
+    if inside == "true" or "GIT_WORK_TREE" in environment:
+        shown = ask("--show-toplevel")
         worktree = Path(os.path.realpath(shown.text.removesuffix("\n"))) if shown.status == 0 else None
-    own, common = Path(os.path.realpath(git_dir)), Path(os.path.realpath(common_dir))
+    own, common = (Path(os.path.realpath(path)) for path in paths)
     config = _configuration(common)
     is_bare = bare == "true" or _is_bare(config)
-    main = worktree if own == common and worktree is not None else _main_worktree(common, config, bare=is_bare)
-    if own == common and not is_bare:
+    main = _main_worktree(common, config, bare=is_bare)
+    # git takes the working folder for the worktree of a GIT_DIR that comes without one: only what leads back is.
+    if own == common and worktree is not None and ("GIT_WORK_TREE" in environment or _leads_to(worktree, common)):
+        main = worktree
+    if own == common:
         worktree = main
     return Location(cwd=cwd, git_dir=own, common_dir=common, worktree=worktree, main_worktree=main, bare=is_bare)
+
+
+def _refusal(cwd: Path, done: process.Completed) -> KhloneError:
+    text = done.error_text.strip()
+    if "not a git repository" in text:
+        return NotARepository(cwd)
+    if "dubious ownership" in text:
+        return NotPermitted(
+            text.splitlines()[0].removeprefix("fatal: "),
+            hint="if you trust its owner: git config --global --add safe.directory DIR",
+            path=cwd,
+        )
+    if "unknown repository extension" in text or "repository version" in text:
+        return RepositoryUnsupported(" ".join(text.removeprefix("fatal: ").split()), hint="a newer git may read it")
+    return GitFailed(["rev-parse"], done.status, text)

@@ -92,8 +92,8 @@ def utc_now() -> str:
 class Location:
     """Where a command was called: `worktree` is `None` in a bare repository or inside a git dir.
 
-    `main_worktree` is `None` for a bare repository, and where a linked worktree cannot
-    tell it (a git dir that lies apart, without `core.worktree`).
+    `main_worktree` is `None` for a bare repository that GIT_WORK_TREE gives none, and where a
+    linked worktree cannot tell it (a git dir that lies apart, without `core.worktree`).
     """
 
     cwd: Path
@@ -105,8 +105,8 @@ class Location:
 
     @property
     def anchor(self) -> Path:
-        """What the repository is called by: its main worktree, else its common dir."""
-        return self.main_worktree or self.common_dir
+        """What the repository is called by, wherever it is called: its main worktree, else its common dir."""
+        return self.common_dir if self.bare else self.main_worktree or self.common_dir
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

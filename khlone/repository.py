@@ -123,7 +123,7 @@ class Repository:
             built["GIT_OPTIONAL_LOCKS"] = "0"
         for pair in configuration:
             options += ("-c", pair)
-        where = ["--git-dir", os.fspath(self.common_dir)] if cwd is None else []
+        where = self._named(cwd)
         argv = [process.git_executable(), *options, *where, *arguments]
         started = time.monotonic()
         pause_s = 0.02
@@ -159,7 +159,7 @@ class Repository:
         from git.cmd import Git
         from git.exc import GitCommandError
 
-        where = ["--git-dir", os.fspath(self.common_dir)] if cwd is None else []
+        where = self._named(cwd)
         wrapper = Git(os.fspath(cwd or self.common_dir))
         scrub = dict.fromkeys((name for name in os.environ if name not in self._environment), "")
         built = {**self._environment, "GIT_OPTIONAL_LOCKS": "0"}
@@ -179,6 +179,17 @@ class Repository:
         except GitCommandError as error:
             raise GitFailed(arguments, -1, str(error.stderr)) from error
         return int(status), bytes(output).decode(errors="surrogateescape")
+
+    def _named(self, cwd: Path | None) -> list[str]:
+        """What git has to be told where `cwd` does not lead to the repository.
+
+        A main worktree need not: `core.worktree` or GIT_WORK_TREE can have named it.
+        """
+        if cwd is None:
+            return ["--git-dir", os.fspath(self.common_dir)]
+        if cwd == self.location.main_worktree and self.common_dir != cwd / ".git":
+            return ["--git-dir", os.fspath(self.common_dir), "--work-tree", os.fspath(cwd)]
+        return []
 
     # -- refs
 

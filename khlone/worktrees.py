@@ -138,9 +138,10 @@ def _marker(path: Path) -> Mapping[str, object] | None:
 def checkouts(common_dir: Path, main_worktree: Path | None, *, bare: bool) -> Iterator[tuple[str, Path, Path]]:
     """Every (branch ref, worktree, git dir) that a worktree has checked out or is rebasing or bisecting.
 
-    Where the main worktree cannot be told, the common dir stands in its place.
+    Where the main worktree cannot be told, the common dir stands in its place. A bare
+    repository has one where GIT_WORK_TREE named it.
     """
-    if not bare:
+    if not bare or main_worktree is not None:
         for ref in _held_refs(common_dir):
             yield ref, main_worktree or common_dir, common_dir
     for entry in entries(common_dir):

@@ -200,13 +200,33 @@ def test_a_dot_git_file_that_leads_nowhere_is_no_repository(repository: Path, co
     assert type(caught.value).__module__ == "khlone.errors"
 
 
-def test_an_extension_that_git_does_not_know_is_refused(repository: Path, git: Git) -> None:
+@pytest.mark.parametrize("place", [".", "src", ".git/refs"])
+@pytest.mark.parametrize("text", ["[extensions]\n\tfromTheFuture = true\n", "[Extensions] FromTheFuture\n"])
+def test_an_extension_that_git_does_not_know_is_refused(repository: Path, git: Git, place: str, text: str) -> None:
     git("config", "core.repositoryFormatVersion", "1", cwd=repository)
-    git("config", "extensions.fromTheFuture", "true", cwd=repository)
-    assert find(repository).common_dir == repository / ".git", "told by the first git call, not by discovery"
+    with (repository / ".git" / "config").open("a") as config:
+        config.write(text)
 
     with pytest.raises(RepositoryUnsupported, match="fromthefuture"):
-        find(repository / ".git" / "refs")
+        find(repository / place)
+
+
+def test_an_extension_that_every_git_knows_needs_no_git(
+    repository: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git("config", "core.repositoryFormatVersion", "1", cwd=repository)
+    git("config", "extensions.worktreeConfig", "true", cwd=repository)
+    monkeypatch.setattr(discovery, "_discover_by_git", None)
+
+    assert find(repository).common_dir == repository / ".git"
+
+
+def test_the_worktree_of_a_variable_alone_is_not_the_working_folder(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+
+    found = find(tmp_path / "elsewhere", GIT_DIR=str(repository / ".git"))
+
+    assert (found.common_dir, found.worktree, found.main_worktree) == (repository / ".git", repository, repository)
 
 
 @pytest.mark.needs_root

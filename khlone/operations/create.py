@@ -23,7 +23,6 @@ from khlone.errors import (
     NameCollides,
     NoSuchRef,
     PathTaken,
-    RepositoryUnsupported,
     UnbornHead,
     UnknownAgent,
     UsageError,
@@ -53,11 +52,10 @@ class CreatePlan:
     operation: str
     clone: CloneRecord
     profile: AgentProfile
-    staged: bool
 
     def as_json(self) -> dict[str, object]:
         """The plan as the journal keeps it."""
-        return {"operation": self.operation, "clone": journal.to_json(self.clone), "staged": self.staged}
+        return {"operation": self.operation, "clone": journal.to_json(self.clone)}
 
 
 def create(app: App, request: NewRequest) -> Clone:
@@ -138,7 +136,6 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
         operation=journal.new_operation_id(),
         clone=clone,
         profile=profiles[agent],
-        staged=app.repository.has_ref_files,
     )
 
 
@@ -289,7 +286,9 @@ def _expand(app: App, request: NewRequest, branch: str, folder: str) -> Path:
     path = Path(os.path.realpath(path.parent), path.name)
     if folder not in path.name:
         path = path / folder
-    for private in (app.location.main_worktree, app.location.common_dir):
+    # The files of a bare repository may be those of a whole home folder, where anything else lies too.
+    main = None if app.location.bare else app.location.main_worktree
+    for private in (main, app.location.common_dir):
         if private is not None and path.is_relative_to(private):
             raise InvalidSetting("khlone.worktree", template, f"{path} lies inside {private}")
     return path
@@ -313,10 +312,7 @@ def _build(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
     app.plugins.populate_config_dir(journal.as_clone(clone), plan.profile, config_dir)
 
     clone.path.parent.mkdir(parents=True, exist_ok=True)
-    if plan.staged:
-        _publish_admin(app, plan, durable=durable)
-    else:
-        clone = _add_by_git(app, plan, lock)
+    _publish_admin(app, plan, durable=durable)
     _check_out(app, clone, lock)
     faults.point("create.checked-out")
     include.include(app, clone)
@@ -369,34 +365,6 @@ def _publish_admin(app: App, plan: CreatePlan, *, durable: bool) -> None:
 def lock_reason(clone: CloneRecord) -> str:
     """What git says when somebody prunes or removes the worktree without khlone."""
     return f"khlone {clone.id}: remove it with git khlone remove {clone.name}"
-
-
-def _add_by_git(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
-    """The way for ref backends that keep no HEAD file: git's own command, under the repository lock."""
-    clone = plan.clone
-    with app.locks.repository(told=app.told):
-        app.repository.git(
-            "worktree",
-            "add",
-            "--quiet",
-            "--no-checkout",
-            "--lock",
-            f"--reason={lock_reason(clone)}",
-            "--",
-            str(clone.path),
-            clone.branch,
-            writes=True,
-            keep_open=[lock.descriptor],
-        )
-    content = files.read_regular(clone.path / ".git") or b""
-    admin = Path(os.fsdecode(content.removeprefix(b"gitdir: ").rstrip(b"\n")))
-    if admin.parent != app.location.common_dir / "worktrees":
-        raise RepositoryUnsupported(f"git keeps the worktree's admin folder in {admin}")
-    named = values.replace(clone, admin=admin.name)
-    worktrees.write_marker(admin, journal.to_json(named))
-    with app.registry.transaction() as change:
-        change.set_admin(clone.id, admin.name)
-    return named
 
 
 def _check_out(app: App, clone: CloneRecord, lock: HeldLock) -> None:

@@ -104,7 +104,21 @@ def find_checkout(app: App, target: str) -> Checkout | None:
             f"{target} is checked out both in {found[0].worktree} and in {found[1].worktree}",
             hint="switch one of them to another branch",
         )
+    if not found and _has_hidden_checkout(app, ref):
+        raise RepositoryUnsupported(
+            f"{target} may be checked out in a worktree of {app.location.common_dir} that only GIT_WORK_TREE names",
+            hint=f"merge with --git-dir and --work-tree given to git, or delete {app.location.common_dir / 'index'}",
+        )
     return found[0] if found else None
+
+
+def _has_hidden_checkout(app: App, ref: str) -> bool:
+    """Whether a bare repository has an index, as when its worktree is named by a variable at each call."""
+    location = app.location
+    if not location.bare or location.main_worktree is not None or not files.exists(location.common_dir / "index"):
+        return False
+    held = worktrees.branch_of(worktrees.read_head(location.common_dir))
+    return held is not None and _real_ref(app, held) == ref
 
 
 def land(
