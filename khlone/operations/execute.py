@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ from khlone.values import dataclass
 #: Bytes of stdout and of stderr that are kept of one captured command.
 CAPTURED_BYTES = 1 << 20
 _NO_TIMEOUT_S = 30 * 24 * 3600.0
+#: How often an interruption, or the end of what was interrupted, is looked for, in seconds.
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,39 +65,107 @@ def execute_all(
     """
     _require_command(command)
     clones = app.registry.clones() if app.has_registry else []
-    results: dict[str, ExecResult] = {}
-    turn = threading.Lock()
-    stop = threading.Event()
-    waiting = iter(clones)
+    return _Everywhere(app, clones, command, fail_fast=fail_fast, ended=ended).run(jobs or os.cpu_count() or 1)
 
-    def work() -> None:
-        while True:
-            with turn:
-                clone = next(waiting, None)
-                if clone is None:
-                    return
-                if stop.is_set():
-                    results[clone.name] = _not_run(clone)
-                    continue
-                prepared = _prepare_or_tell(app, clone, command)
-            result = _not_run(clone)
-            if prepared is not None:
-                try:
-                    result = _captured(app, prepared, turn=turn)
-                except KhloneError as error:
-                    app.told(f"{clone.name}: {error.message}")
-            with turn:
-                results[clone.name] = result
-                if fail_fast and result.exit != 0:
-                    stop.set()
-                ended(result)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(jobs or os.cpu_count() or 1, len(clones)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [results[clone.name] for clone in clones]
+class _Everywhere:
+    """One command in many clones. Whoever holds `turn` may call plugins, tell and take notes: one thread at a time."""
+
+    def __init__(
+        self,
+        app: App,
+        clones: Sequence[CloneRecord],
+        command: Sequence[str],
+        *,
+        fail_fast: bool,
+        ended: Callable[[ExecResult], None],
+    ) -> None:
+        self._app, self._clones, self._command = app, clones, command
+        self._fail_fast, self._ended = fail_fast, ended
+        self._waiting = iter(clones)
+        self._results: dict[str, ExecResult] = {}
+        self._turn, self._stop = threading.Lock(), threading.Event()
+        self._running: set[int] = set()
+        # Not `Thread.join`: interrupted, Python 3.11 takes the thread that it waited for to have ended.
+        self._at_work, self._over = 0, queue.SimpleQueue[int]()
+        self._failure: Exception | None = None
+
+    def run(self, jobs: int) -> list[ExecResult]:
+        """How it ended in each clone. An interruption ends the commands that run before it goes on."""
+        try:
+            for _ in range(min(jobs, len(self._clones))):
+                self._start()
+            while self._at_work:
+                self._await_end()
+        except BaseException:
+            self._abandon()
+            raise
+        if self._failure is not None:
+            raise self._failure
+        return [self._results[clone.name] for clone in self._clones]
+
+    def _start(self) -> None:
+        self._at_work += 1
+        try:
+            threading.Thread(target=self._work, daemon=True).start()
+        except RuntimeError:
+            self._at_work -= 1
+            raise
+
+    def _abandon(self) -> None:
+        """Begin no other, and end what runs: it leads process groups that no signal of the terminal reaches."""
+        self._stop.set()
+        while self._at_work:
+            for pid in tuple(self._running):
+                process.end_group(pid)
+            self._await_end()
+
+    def _await_end(self) -> None:
+        """Wait for a thread to end, a while: a signal that comes just before a wait does not cut it short."""
+        with contextlib.suppress(queue.Empty):
+            self._at_work -= self._over.get(timeout=_POLL_S)
+
+    def _work(self) -> None:
+        try:
+            while (clone := self._next()) is not None:
+                self._run_in(clone)
+        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits for this one
+            self._failure = error
+            self._stop.set()
+        finally:
+            self._over.put(1)
+
+    def _next(self) -> CloneRecord | None:
+        with self._turn:
+            return next(self._waiting, None)
+
+    def _run_in(self, clone: CloneRecord) -> None:
+        result = _not_run(clone)
+        prepared = None
+        with self._turn:
+            if not self._stop.is_set():
+                prepared = self._prepare_or_tell(clone)
+        if prepared is not None:
+            try:
+                result = _captured(self._app, prepared, turn=self._turn, running=self._running)
+            except KhloneError as error:
+                self._tell(clone, error)
+        with self._turn:
+            self._results[clone.name] = result
+            if self._fail_fast and result.exit != 0:
+                self._stop.set()
+            self._ended(result)
+
+    def _prepare_or_tell(self, clone: CloneRecord) -> _Prepared | None:
+        try:
+            return _prepare(self._app, clone, self._command)
+        except KhloneError as error:
+            self._app.told(f"{clone.name}: {error.message}")
+            return None
+
+    def _tell(self, clone: CloneRecord, error: KhloneError) -> None:
+        with self._turn:
+            self._app.told(f"{clone.name}: {error.message}")
 
 
 def _require_command(command: Sequence[str]) -> None:
@@ -102,18 +173,11 @@ def _require_command(command: Sequence[str]) -> None:
         raise UsageError("no command is given", hint="git khlone exec NAME -- CMD ...")
 
 
-def _prepare_or_tell(app: App, clone: CloneRecord, command: Sequence[str]) -> _Prepared | None:
-    try:
-        return _prepare(app, clone, command)
-    except KhloneError as error:
-        app.told(f"{clone.name}: {error.message}")
-        return None
-
-
 def _prepare(app: App, clone: CloneRecord, command: Sequence[str]) -> _Prepared:
     if not worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
     view = journal.as_clone(clone)
+    _require_room(app, view, command)
     app.plugins.pre_spawn(view, tuple(command))
     argv = app.plugins.spawn_command(view, tuple(command))
     session = SessionRecord(
@@ -133,6 +197,13 @@ def _prepare(app: App, clone: CloneRecord, command: Sequence[str]) -> _Prepared:
     )
 
 
+def _require_room(app: App, clone: Clone, command: Sequence[str]) -> None:
+    """Raise NotAdmitted, or what a plugin says instead, while plugins see no room for one more session."""
+    if app.plugins.has("khlone_admit"):
+        live = sum(sessions.may_live(session.owner) for session in app.registry.live_sessions())
+        app.plugins.admit(clone, Demand(command=tuple(command), live_sessions=live))
+
+
 # -- as a recorded session -----------------------------------------------------------------
 
 
@@ -141,14 +212,16 @@ class _Running:
 
     def __init__(self, app: App, prepared: _Prepared) -> None:
         self._app, self._prepared = app, prepared
+        self._pid = prepared.session.owner.pid
         self.status: int | None = None
 
     def started(self, pid: int) -> None:
         """The process is there: record which one, and tell plugins."""
+        self._pid = pid
         with self._app.registry.transaction() as change:
             change.note_session_process(self._prepared.session.id, sessions.identity(pid))
         view = journal.as_clone(self._prepared.clone)
-        self._app.tell_problems(self._app.plugins.post_spawn(view, self._view(pid, "running")))
+        self._app.tell_problems(self._app.plugins.post_spawn(view, self._view("running")))
 
     def ended(self) -> None:
         """Record how it ended, and tell plugins."""
@@ -157,14 +230,13 @@ class _Running:
         with self._app.registry.transaction() as change:
             change.end_session(self._prepared.session.id, state, status)
         view = journal.as_clone(self._prepared.clone)
-        self._app.tell_problems(
-            self._app.plugins.session_ended(view, self._view(self._prepared.session.owner.pid, state))
-        )
+        self._app.tell_problems(self._app.plugins.session_ended(view, self._view(state)))
 
-    def _view(self, pid: int, state: str) -> Session:
-    _require_room(app, view, command)
+    def _view(self, state: str) -> Session:
         session = self._prepared.session
-        return Session(id=session.id, pid=pid, state=state, command=session.command, started_at=session.started_at)
+        return Session(
+            id=session.id, pid=self._pid, state=state, command=session.command, started_at=session.started_at
+        )
 
 
 @contextlib.contextmanager
@@ -181,29 +253,32 @@ def _recorded(app: App, prepared: _Prepared, turn: threading.Lock | None = None)
             running.ended()
 
 
-def _captured(app: App, prepared: _Prepared, *, turn: threading.Lock | None = None) -> ExecResult:
-def _require_room(app: App, clone: Clone, command: Sequence[str]) -> None:
-    """Raise NotAdmitted, or what a plugin says instead, while plugins see no room for one more session."""
-    if app.plugins.has("khlone_admit"):
-        live = sum(sessions.may_live(session.owner) for session in app.registry.live_sessions())
-        app.plugins.admit(clone, Demand(command=tuple(command), live_sessions=live))
-
-
-    with _recorded(app, prepared, turn) as running:
+def _captured(
+    app: App, prepared: _Prepared, *, turn: threading.Lock | None = None, running: set[int] | None = None
+) -> ExecResult:
+    """Run it with captured output; while it lives, its pid is in `running`."""
+    alive = set() if running is None else running
+    pids: list[int] = []
+    with _recorded(app, prepared, turn) as session:
 
         def started(pid: int) -> None:
+            pids.append(pid)
+            alive.add(pid)
             with turn or contextlib.nullcontext():
-                running.started(pid)
+                session.started(pid)
 
-        done = process.run(
-            prepared.argv,
-            cwd=prepared.clone.path,
-            environment=prepared.variables,
-            timeout_s=_NO_TIMEOUT_S,
-            capture_bytes=CAPTURED_BYTES,
-            started=started,
-        )
-        running.status = done.status
+        try:
+            done = process.run(
+                prepared.argv,
+                cwd=prepared.clone.path,
+                environment=prepared.variables,
+                timeout_s=_NO_TIMEOUT_S,
+                capture_bytes=CAPTURED_BYTES,
+                started=started,
+            )
+        finally:
+            alive.difference_update(pids)
+        session.status = done.status
         return _as_result(prepared.clone, done.status, done)
 
 
