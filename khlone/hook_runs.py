@@ -283,8 +283,7 @@ def _laid_out(prepared: Prepared, environment: Mapping[str, str]) -> Iterator[Pa
 
 
 def _lay_out(prepared: Prepared, environment: Mapping[str, str], *, always: bool = False) -> Path | None:
-    ready = [one for level in prepared.levels for step in level for one in step]
-    with_scripts = [one for one in ready if one.reading is not None and one.reading.scripts]
+    with_scripts = [one for one in prepared.all if one.reading is not None and one.reading.scripts]
     if not with_scripts and not always:
         return None
     place = _new_place(state_root(environment) / "hooks" / "running")

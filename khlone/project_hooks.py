@@ -56,6 +56,11 @@ class Prepared:
     occasion: Occasion
     levels: Sequence[Sequence[Sequence[Ready]]]
 
+    @property
+    def all(self) -> list[Ready]:
+        """Its commands in their order."""
+        return [ready for level in self.levels for step in level for ready in step]
+
     def about(self, occasion: Occasion) -> Prepared:
         """The same commands with what is known by now."""
         return Prepared(occasion=occasion, levels=self.levels)
@@ -86,8 +91,11 @@ class Hooks:
         """Whether anything is to be run at an event."""
         return event in self._user or event in self._project
 
-    def prepare(self, occasion: Occasion) -> Prepared:
-        """What an event runs; raises NotTrusted for what is not approved, Refusal for what cannot be run safely."""
+    def prepare(self, occasion: Occasion, *, approved: bool = True) -> Prepared:
+        """What an event runs; raises NotTrusted for what is not approved, Refusal for what cannot be run safely.
+
+        With `approved=False` it is only to be looked at.
+        """
         levels = []
         if occasion.event in self._user:
             steps = self._user[occasion.event]
@@ -98,7 +106,8 @@ class Hooks:
             steps = self._project[occasion.event]
             numbers = itertools.count()
             ready = [[self._ready(one, tree, occasion.folder, next(numbers)) for one in step] for step in steps]
-            self._require_approved([one for step in ready for one in step], occasion.trust)
+            if approved:
+                self._require_approved([one for step in ready for one in step], occasion.trust)
             levels.append(ready)
         return Prepared(occasion=occasion, levels=levels)
 
