@@ -10,18 +10,28 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from khlone import files, worktrees
 from khlone.app import App
 from khlone.errors import CloneNotReady
 from khlone.model import CloneRecord, Diff, FileChange
-from khlone.operations import undo
+from khlone.operations import changes, names, undo
 from khlone.repository import is_oid
 
 #: Neither a program of the user's nor one that the repository names is run to show a difference.
-_PLAIN = ("--no-ext-diff", "--no-textconv", "--no-renames", "--no-color")
+_PLAIN = (
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-renames",
+    "--no-color",
+    "--submodule=short",
+    "--ignore-submodules=none",
+)
+#: Seconds after which a copy of an index is nobody's any more.
+_LEFT_S = 86400.0
 
 
 def diff(app: App, name: str | None, *, committed: bool = False) -> Diff:
@@ -53,24 +63,66 @@ def _ends(app: App, clone: CloneRecord, *, committed: bool) -> Iterator[tuple[Pa
     if tip is None:
         raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
     base = _base(app, clone, tip)
-    if committed:
-        yield None, {}, [base, tip]
-        return
     admin = undo.admin_path(app, clone)
-    if not worktrees.is_linked(clone.path, admin):
+    is_there = worktrees.is_linked(clone.path, admin)
+    if committed:
+        # In the worktree, for its attributes, where it is there.
+        yield clone.path if is_there else None, {}, [base, tip]
+        return
+    if not is_there:
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
-    index = app.state_dir / "stage" / f"diff-{os.urandom(4).hex()}.index"
-    try:
-        if files.exists(admin / "index"):
-            shutil.copyfile(admin / "index", index)
-        environment = {"GIT_INDEX_FILE": os.fspath(index)}
-        # Untracked files become known to the copy of the index, by name only.
-        app.repository.git("add", "--intent-to-add", "--", ":/", cwd=clone.path, environment=environment, check=False)
+    with _own_index(app, admin) as environment:
+        _note_untracked(app, clone, environment)
         yield clone.path, environment, [base]
+
+
+@contextlib.contextmanager
+def _own_index(app: App, admin: Path) -> Iterator[dict[str, str]]:
+    """A copy of the worktree's index, gone at the end; what a killed one left goes after a day."""
+    stage = files.make_private_dir(app.state_dir / "stage")
+    for left in stage.glob("diff-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                left.unlink()
+    index = stage / f"diff-{os.urandom(4).hex()}.index"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            # With its times: git compares them with those of files that changed right after it was written.
+            shutil.copy2(admin / "index", index)
+        yield {"GIT_INDEX_FILE": os.fspath(index)}
     finally:
         for leftover in (index, Path(f"{index}.lock")):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(leftover)
+
+
+def _note_untracked(app: App, clone: CloneRecord, environment: Mapping[str, str]) -> None:
+    """Make untracked files known to the copy of the index, by name only.
+
+    A repository inside the worktree counts as its commit; one without a commit cannot be
+    shown, and said on `app.told`, as is what git refuses.
+    """
+    status = changes.read_status(app, clone.path)
+    if not (status.changes.untracked or status.changes.unmerged):
+        return
+    nested = [name for name in status.changes.untracked if name.endswith("/")]
+    empty = [name for name in nested if not _has_commit(app, clone.path / name)]
+    for name in empty:
+        app.told(f"not shown: {names.shown(name)} is a repository of its own without a commit")
+    done = app.repository.git(
+        *("add", "--intent-to-add", "--ignore-errors", "--", ":/"),
+        *(f":(exclude,literal,top){name}" for name in empty),
+        cwd=clone.path,
+        environment=environment,
+        check=False,
+        configuration=["core.splitIndex=false", "core.safecrlf=false"],
+    )
+    if done.status != 0:
+        app.told(f"warning: some untracked files may not be shown: {done.error_text.strip()}")
+
+
+def _has_commit(app: App, nested: Path) -> bool:
+    return app.repository.git("rev-parse", "--verify", "--quiet", "HEAD", cwd=nested, check=False).status == 0
 
 
 def _base(app: App, clone: CloneRecord, tip: str) -> str:

@@ -104,7 +104,8 @@ def _build(app: App, clone: CloneRecord, head: str, folder: Path) -> str:
             environment={"GIT_INDEX_FILE": os.fspath(index), **_git_dir(app, clone, linked=linked and status is None)},
         )
         if files.exists(admin / "index"):
-            shutil.copyfile(admin / "index", index)
+            # With its times: git compares them with those of files that changed right after it was written.
+            shutil.copy2(admin / "index", index)
         staged = source.tree()
         if staged is None and status is None:
             index.unlink(missing_ok=True)
