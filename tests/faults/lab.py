@@ -8,8 +8,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-from tests.support import KHLONE
+from tests.support import KHLONE, TIMEOUT_S, Done
 
 WAIT_S = 60.0
 
@@ -32,6 +33,35 @@ def rows(project: Path, query: str, *values: object) -> list[tuple[object, ...]]
 def open_operations(project: Path) -> list[tuple[object, ...]]:
     """(kind, name) of what has not ended."""
     return rows(project, "SELECT kind, name FROM operations WHERE ended_at IS NULL")
+
+
+class Answer(Protocol):
+    """How some command ended."""
+
+    def json(self) -> dict[str, Any]: ...
+
+
+def code_of(done: Answer) -> str:
+    """The stable code of a failure, wherever the verb's document has it."""
+    found = done.json()
+    for key in ("failed", "kept", "held"):
+        if found.get(key):
+            return str(found[key][0]["code"])
+    return str(found["code"])
+
+
+def run(*argv: str, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
+    """Run any command to its end, with nothing to read."""
+    done = subprocess.run(
+        argv,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    return Done(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode(errors="replace"))
 
 
 def start(
