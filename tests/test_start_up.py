@@ -43,6 +43,9 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
     "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK}),
     "prune": (("prune",), {"sqlite3", *CLICK}),
+    "trust": (("trust",), {"sqlite3", *CLICK}),
+    "untrust": (("untrust",), {"sqlite3", *CLICK}),
+    "hook": (("hook", "run", "post-create", "one"), {"sqlite3", *CLICK}),
     "plugins": (("plugins",), {"sqlite3", "pluggy", *CLICK}),
     "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),
 }

@@ -57,7 +57,7 @@ def command(context: Context, *, yes: bool, listed: bool, check: bool, at: str |
 
 def _ask(context: Context, waiting: int) -> None:
     """Return when the user at the terminal says yes."""
-    what = f"{_count(waiting)} of this repository's hooks"
+    what = f"what this repository's hooks would run ({_count(waiting)})"
     if context.output.as_json or not sys.stdin.isatty():
         error = NotTrusted(what)
         error.hint = "after a look at it: git khlone trust --yes"
