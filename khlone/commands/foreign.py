@@ -13,12 +13,15 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from khlone.commands import Context, common
 from khlone.errors import KhloneError, PluginClash, PluginFailed
+
+if TYPE_CHECKING:
+    from khlone.hookspecs import Commands
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _PASSING = (KhloneError, click.ClickException, click.exceptions.Exit, click.Abort, SystemExit)
@@ -39,7 +42,11 @@ class ForeignVerbs:
         if not self.context.may_reach_foreign_plugins():
             return
         with contextlib.redirect_stdout(sys.stderr):
-            self.context.plugins().register_commands(lambda plugin: _Facade(self, plugin))
+            self.context.plugins().register_commands(self.facade)
+
+    def facade(self, plugin: str) -> Commands:
+        """What one plugin gets to add its verbs to."""
+        return _Facade(self, plugin)
 
     @property
     def names(self) -> list[str]:
