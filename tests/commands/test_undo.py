@@ -1,0 +1,324 @@
+"""What `undo` promises: what was done is taken back while nothing has moved on, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.merging import oid, release_main, worked
+from tests.commands.steps import (
+    NOTES,
+    branches,
+    clone_names,
+    document,
+    edited,
+    local_state,
+    new,
+    refs,
+    refused,
+    show,
+    trash,
+    tree,
+)
+from tests.support import Commit, Git, Khlone, write
+
+
+def undo(khlone: Khlone, where: Path, *arguments: str) -> dict[str, Any]:
+    """The document of an undo that was done."""
+    return document(khlone("undo", *arguments, "--json", cwd=where), "undo")
+
+
+def log(khlone: Khlone, where: Path) -> list[dict[str, Any]]:
+    """The operations of the journal, newest first."""
+    return list(document(khlone("log", "--json", cwd=where), "log")["operations"])
+
+
+def newest(khlone: Khlone, where: Path, kind: str) -> dict[str, Any]:
+    """The newest operation of a kind."""
+    return next(one for one in log(khlone, where) if one["kind"] == kind)
+
+
+def do(khlone: Khlone, where: Path, *words: str) -> None:
+    """Call a verb that must succeed."""
+    done = khlone(*words, cwd=where)
+    assert done.code == 0, done
+
+
+# -- each kind ---------------------------------------------------------------------------
+
+
+def test_a_create_is_undone_by_a_remove_that_can_be_undone_in_turn(khlone: Khlone, git: Git, project: Path) -> None:
+    before = branches(git, project)
+    path = new(khlone, project, "a")
+    created = newest(khlone, project, "create")
+
+    found = undo(khlone, project)
+
+    assert found["undone"] == {"id": created["id"], "kind": "create", "clone": "a"}
+    assert (found["branch"], found["old"], found["new"], found["kept"]) == (None, None, None, None)
+    assert clone_names(khlone, project) == []
+    assert branches(git, project) == before
+    assert [one["trash"] for one in trash(khlone, project)] == [found["by"]]
+    undo(khlone, project, found["by"])
+    assert show(khlone, project, "a")["path"] == str(path)
+    assert newest(khlone, project, "create")["undoable"]
+
+
+def uncommitted(commit: Commit, path: Path) -> str:
+    """Work that no commit holds."""
+    write(path, {"thoughts.txt": "precious\n"})
+    return "has-changes"
+
+
+def committed(commit: Commit, path: Path) -> str:
+    """Work that only the clone's branch holds."""
+    commit(path, {"work.txt": "work\n"}, "work")
+    return "not-undoable"
+
+
+@pytest.mark.parametrize("work", [uncommitted, committed])
+def test_a_create_is_not_undone_when_the_clone_has_work(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, work: Callable[[Commit, Path], str]
+) -> None:
+    path = new(khlone, project, "a")
+    operation = newest(khlone, project, "create")["id"]
+    code = work(commit, path)
+    before = refs(git, project), tree(path)
+
+    refused(khlone("undo", operation, "--json", cwd=project), code)
+
+    assert (refs(git, project), tree(path)) == before
+    assert clone_names(khlone, project) == ["a"]
+
+
+def test_a_remove_is_undone_byte_for_byte(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    path = worked(khlone, commit, project, "a", {"work.txt": "work\n"})
+    write(path, {"notes.txt": "edited\n", "new.txt": "new\n", "run.log": "ignored\n"})
+    before = local_state(git, path)
+    do(khlone, project, "remove", "--force", "a")
+
+    found = undo(khlone, project)
+
+    assert found["undone"]["kind"] == "remove"
+    assert local_state(git, path) == before
+    assert trash(khlone, project) == []
+
+
+def test_a_restore_is_undone_only_while_the_files_are_what_came_back(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    path = worked(khlone, commit, project, "a", {"work.txt": "work\n"})
+    write(path, {"notes.txt": "edited\n", "new.txt": "new\n"})
+    do(khlone, project, "remove", "--force", "a")
+    do(khlone, project, "restore", "a")
+    operation = newest(khlone, project, "restore")
+    write(path, {"new.txt": "newer\n"})
+
+    error = refused(khlone("undo", operation["id"], "--json", cwd=project), "not-undoable")
+
+    assert operation["undoable"]
+    assert "changed" in error["message"]
+    assert (path / "new.txt").read_text() == "newer\n"
+    write(path, {"new.txt": "new\n"})
+    assert undo(khlone, project, operation["id"])["undone"]["kind"] == "restore"
+    assert not path.exists()
+    do(khlone, project, "restore", "a")
+    assert (path / "new.txt").read_text() == "new\n"
+
+
+def test_a_rename_is_undone(khlone: Khlone, git: Git, project: Path) -> None:
+    path = new(khlone, project, "a")
+    before = branches(git, project)
+    do(khlone, project, "rename", "a", "b")
+
+    found = undo(khlone, project)
+
+    assert found["undone"]["kind"] == "rename"
+    clone = show(khlone, project, "a")
+    assert (clone["branch"], clone["path"], clone["state"]) == ("a", str(path), "ready")
+    assert branches(git, project) == before
+
+
+@pytest.mark.parametrize("strategy", ["--merge", "--squash", "--rebase", "--ff-only"])
+@pytest.mark.parametrize("checked_out", [True, False], ids=["checked-out", "elsewhere"])
+def test_a_merge_is_undone_and_the_clone_can_land_again(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, strategy: str, checked_out: bool
+) -> None:
+    path = worked(khlone, commit, project, "a", {"new.txt": "new\n", "src/app.txt": edited(NOTES, 3, "mine")})
+    if not checked_out:
+        release_main(git, project)
+    write(project, {"notes.txt": "staged\n", "scratch.txt": "untracked\n", "README.md": "edited\n"})
+    git("add", "notes.txt", cwd=project)
+    before, old = local_state(git, project), oid(git, project, "main")
+    do(khlone, project, "merge", "a", strategy)
+    landed = oid(git, project, "main")
+
+    found = undo(khlone, project)
+
+    assert (found["branch"], found["old"], found["new"]) == ("main", landed, old)
+    assert oid(git, project, "main") == old
+    assert oid(git, project, found["kept"]) == landed
+    assert local_state(git, project) == before
+    assert (show(khlone, project, "a")["state"], show(khlone, project, "a")["merged"]) == ("ready", False)
+    assert git("status", "--porcelain", cwd=path) == ""
+    do(khlone, project, "merge", "a", strategy)
+    assert git("show", "main:new.txt", cwd=project) == "new\n"
+
+
+@pytest.mark.parametrize("way", ["--merge", "--rebase"])
+def test_a_sync_is_undone_and_the_clone_is_what_it_was(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, way: str
+) -> None:
+    path = worked(khlone, commit, project, "a", {"mine.txt": "mine\n"})
+    idle = new(khlone, project, "b")
+    commit(project, {"fresh.txt": "fresh\n", "notes.txt": "theirs\n"}, "theirs")
+    write(path, {"scratch.txt": "untracked\n"})
+    before = [(local_state(git, one), show(khlone, project, one.name)) for one in (path, idle)]
+    do(khlone, project, "sync", "a", way)
+    do(khlone, project, "sync", "b", way)
+
+    undo(khlone, project)
+    undo(khlone, project)
+
+    assert [(local_state(git, one), show(khlone, project, one.name)) for one in (path, idle)] == before
+
+
+# -- which one ---------------------------------------------------------------------------
+
+
+def test_each_undo_goes_further_into_the_past(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    old = oid(git, project, "main")
+    path = worked(khlone, commit, project, "a", {"new.txt": "new\n"})
+    do(khlone, project, "merge", "a")
+    do(khlone, project, "rename", "a", "b")
+    do(khlone, project, "remove", "b")
+
+    kinds = [undo(khlone, project)["undone"]["kind"] for _ in range(3)]
+
+    assert kinds == ["remove", "rename", "merge"]
+    assert oid(git, project, "main") == old
+    assert show(khlone, project, "a")["path"] == str(path)
+    error = refused(khlone("undo", "--json", cwd=project), "not-undoable")
+    assert error["facts"] == {"operation": None}
+
+
+def test_log_calls_undoable_what_undo_takes_back_and_nothing_else(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    worked(khlone, commit, project, "b", {"b.txt": "b\n"})
+    new(khlone, project, "c")
+    for words in (("merge", "a"), ("merge", "b"), ("sync", "c"), ("rename", "c", "d"), ("remove", "a"), ("undo",)):
+        do(khlone, project, *words)
+
+    answers = {
+        one["id"]: (one["undoable"], khlone("undo", one["id"], "--dry-run", "--json", cwd=project))
+        for one in log(khlone, project)
+    }
+
+    assert {undoable for undoable, _ in answers.values()} == {True, False}
+    for undoable, done in answers.values():
+        if undoable:
+            assert document(done, "undo")["by"] is None
+        else:
+            refused(done, "not-undoable")
+
+
+def test_a_dry_run_changes_nothing(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    worked(khlone, commit, project, "a", {"new.txt": "new\n"})
+    do(khlone, project, "merge", "a")
+    before = refs(git, project), local_state(git, project)
+
+    found = undo(khlone, project, "--dry-run")
+
+    assert (found["undone"]["kind"], found["by"], found["kept"]) == ("merge", None, None)
+    assert (refs(git, project), local_state(git, project)) == before
+
+
+# -- what stands in the way ----------------------------------------------------------------
+
+
+def test_a_merge_whose_target_moved_on_is_refused_and_a_revert_proposed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"new.txt": "new\n"})
+    do(khlone, project, "merge", "a")
+    landed = oid(git, project, "main")
+    operation = newest(khlone, project, "merge")["id"]
+    commit(project, {"more.txt": "more\n"}, "more")
+    before = refs(git, project)
+
+    error = refused(khlone("undo", operation, "--json", cwd=project), "not-undoable")
+
+    assert error["hint"] == f"git revert -m 1 {landed}"
+    assert "moved on" in error["message"]
+    assert not newest(khlone, project, "merge")["undoable"]
+    assert refs(git, project) == before
+    git("revert", "--no-edit", *error["hint"].split()[2:], cwd=project)
+    assert not (project / "new.txt").exists()
+
+
+def test_local_work_where_files_would_change_keeps_the_merge(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"new.txt": "new\n"})
+    do(khlone, project, "merge", "a")
+    write(project, {"new.txt": "the user's own\n"})
+    before = refs(git, project), local_state(git, project)
+
+    error = refused(khlone("undo", "--json", cwd=project), "target-dirty")
+
+    assert error["facts"]["paths"] == ["new.txt"]
+    assert "undo again" in error["hint"]
+    assert (refs(git, project), local_state(git, project)) == before
+
+
+def test_a_sync_is_kept_when_the_clone_moved_on_is_dirty_or_in_use(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    path = worked(khlone, commit, project, "a", {"mine.txt": "mine\n"})
+    commit(project, {"fresh.txt": "fresh\n"}, "theirs")
+    do(khlone, project, "sync", "a")
+    operation = newest(khlone, project, "sync")["id"]
+
+    with subprocess.Popen(["cat"], cwd=path, stdin=subprocess.PIPE) as child:
+        refused(khlone("undo", operation, "--json", cwd=project), "session-live")
+        child.communicate()
+    write(path, {"mine.txt": "edited\n"})
+    refused(khlone("undo", operation, "--json", cwd=project), "clone-dirty")
+    commit(path, {"mine.txt": "edited\n"}, "goes on")
+    error = refused(khlone("undo", operation, "--json", cwd=project), "not-undoable")
+
+    assert "moved on" in error["message"]
+    assert (path / "mine.txt").read_text() == "edited\n"
+
+
+def test_what_came_later_in_the_clone_has_to_be_undone_first(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+    create = newest(khlone, project, "create")["id"]
+    do(khlone, project, "rename", "a", "b")
+    rename = newest(khlone, project, "rename")["id"]
+
+    error = refused(khlone("undo", create, "--json", cwd=project), "not-undoable")
+
+    assert rename in error["message"]
+    assert clone_names(khlone, project) == ["b"]
+
+
+def test_an_operation_that_never_was_and_a_repository_without_any(khlone: Khlone, project: Path) -> None:
+    refused(khlone("undo", "--json", cwd=project), "not-undoable")
+    refused(khlone("undo", "0123456789abcdef", "--json", cwd=project), "no-such-operation")
+
+
+def test_an_operation_is_undone_once(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+    operation = newest(khlone, project, "create")["id"]
+    by = undo(khlone, project, operation)["by"]
+
+    error = refused(khlone("undo", operation, "--json", cwd=project), "not-undoable")
+
+    assert by in error["message"]
