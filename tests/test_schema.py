@@ -242,6 +242,28 @@ def mending(ask: Ask, project: Path) -> None:
     assert [one["severity"] for one in ask("doctor", cwd=project)["findings"]] == ["info"]
 
 
+def showing_plugins(ask: Ask, project: Path) -> None:
+    """Plugins are loaded, left out, and broken."""
+    site = project.with_name("site")
+    write(
+        site,
+        {
+            "broken.py": "raise RuntimeError\n",
+            "broken-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n",
+            "broken-1.0.dist-info/entry_points.txt": "[khlone]\nbroken = broken\n",
+        },
+    )
+    environment = {"PYTHONPATH": str(site), "KHLONE_PLUGINS": "broken,claude"}
+
+    found = by_name(ask("plugins", cwd=project, env=environment)["plugins"])
+
+    assert (found["claude"]["loaded"], found["claude"]["reason"]) == (True, None)
+    assert "khlone_agents" in found["claude"]["hooks"]
+    assert (found["broken"]["loaded"], found["broken"]["reason"]) == (False, "RuntimeError")
+    assert (found["generic"]["import_ms"], found["generic"]["loaded"]) == (None, False)
+    assert not any(one["loaded"] for one in ask("--no-plugins", "plugins", cwd=project, answer="plugins")["plugins"])
+
+
 def refusals(ask: Ask, project: Path) -> None:
     """Each exit code has its error document, on usage errors too."""
 
@@ -285,6 +307,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging_through_a_gate: {"new", "merge"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     mending: {"new", "doctor"},
+    showing_plugins: {"plugins"},
     refusals: {"new", "error"},
 }
 
