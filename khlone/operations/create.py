@@ -39,7 +39,7 @@ from khlone.model import (
     Outcome,
     utc_now,
 )
-from khlone.operations import include, journal, names, recovery, undo
+from khlone.operations import include, journal, large_files, names, recovery, submodules, undo
 from khlone.registry import folded
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
@@ -314,6 +314,8 @@ def _build(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
     clone.path.parent.mkdir(parents=True, exist_ok=True)
     _publish_admin(app, plan, durable=durable)
     _check_out(app, clone, lock)
+    large_files.fill(app, clone, lock)
+    submodules.fill(app, clone, lock)
     faults.point("create.checked-out")
     include.include(app, clone)
     faults.point("create.included")
@@ -380,6 +382,7 @@ def _check_out(app: App, clone: CloneRecord, lock: HeldLock) -> None:
         writes=True,
         keep_open=[lock.descriptor],
         configuration=(f"checkout.workers={workers}",) if workers else (),
+        environment=large_files.POINTERS,
     )
 
 

@@ -39,7 +39,7 @@ from khlone.model import (
     Strategy,
     Verdict,
 )
-from khlone.operations import candidates, changes, journal, landing, recovery, undo
+from khlone.operations import candidates, changes, journal, landing, recovery, submodules, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
@@ -320,6 +320,7 @@ def _pin(operation_id: str) -> str:
 def _publish(attempt: Attempt, candidate: Candidate) -> bool:
     """Land the candidate where its target still is at `old`; False when it moved."""
     app = attempt.app
+    submodules.hand_over(app, attempt.clone, attempt.lock)
     with app.locks.landing(candidate.target, told=app.told) as turn:
         if app.repository.read_ref(f"refs/heads/{candidate.target}") != candidate.old:
             return False

@@ -38,7 +38,7 @@ from khlone.model import (
     RemoveResult,
     utc_now,
 )
-from khlone.operations import changes, integration, journal, names, recovery, snapshot, undo
+from khlone.operations import changes, integration, journal, names, recovery, snapshot, submodules, undo
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
 
@@ -245,6 +245,7 @@ def _advance(app: App, plan: object, lock: HeldLock) -> list[str]:
     files.make_private_dir(folder)
     ref = f"refs/khlone/trash/{clone.id}/{trash_id}"
     undo.clear_stale_locks(app, [app.location.common_dir / f"{ref}.lock"], trash_id)
+    submodules.hand_over(app, clone, lock)
     kept = app.repository.read_ref(ref) or snapshot.take(app, clone, head, ref, folder, lock)
     faults.point("remove.snapshot")
 
