@@ -13,9 +13,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from khlone import files, hook_places, named_files, trust
+from khlone import files, hook_files, named_files, trust
 from khlone.errors import NotTrusted, Refusal
-from khlone.hook_places import PROJECT_FILE
+from khlone.hook_files import PROJECT_FILE
 from khlone.hook_table import HookCommand, Steps, parse
 from khlone.model import Clone, CloneState, Location, NewRequest
 from khlone.named_files import Reading, Tree, Worktree
@@ -83,8 +83,8 @@ class Hooks:
     @classmethod
     def load(cls, location: Location, environment: Mapping[str, str]) -> Hooks:
         """Read the user's file and that of the main worktree; raises InvalidSetting or StateUnsafe."""
-        user = hook_places.user_file(environment)
-        project = hook_places.project_file(location)
+        user = hook_files.user_file(environment)
+        project = hook_files.project_file(location)
         return cls(location, environment, _read(user), _read(project))
 
     def has(self, event: str) -> bool:

@@ -79,9 +79,13 @@ class Mention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Word:
-    """One word of a command; a command may begin with one that leads."""
+    """One word of a command, but for those that `>` writes to; a command may begin with one that leads.
+
+    `span` is where it stands, its quotes included.
+    """
 
     letters: Sequence[Letter]
+    span: tuple[int, int] | None
     quoted: bool
     leads: bool
 
@@ -102,7 +106,7 @@ def _mentions(text: Sequence[Letter], variables: Mapping[str, str], depth: int) 
             if part and "\n" not in part and len(part) < _LONGEST:
                 yield Mention(
                     value=part,
-                    span=_place(letters),
+                    span=word.span if whole else _place(letters),
                     leads=word.leads and whole,
                     sourced=sourcing and whole,
                     interpreter=interpreter if whole else None,
@@ -143,7 +147,10 @@ class _Words:
         self._quotes = depth * 1_000_000
         self._inside = 0
         self._word: list[Letter] = []
-        self._has_word = self._is_quoted = self._redirects = False
+        self._started = 0
+        self._has_word = self._is_quoted = False
+        #: The `<` or `>` that the next word is the operand of.
+        self._redirects = ""
         self._leads = True
 
     def __iter__(self) -> Iterator[_Word]:
@@ -152,7 +159,8 @@ class _Words:
             if letter in _BLANK + _SEPARATORS + "<>":
                 yield from self._end()
                 self._leads = self._leads or letter in _SEPARATORS
-                self._redirects = letter in "<>" or (self._redirects and letter in _BLANK)
+                if letter not in _BLANK and not (self._redirects and letter == ">"):
+                    self._redirects = letter if letter in "<>" else ""
                 self._at += 1
             elif letter == "#" and not self._has_word:
                 end = self._text.find("\n", self._at)
@@ -165,15 +173,17 @@ class _Words:
         if not self._has_word:
             return
         leads = self._leads and not self._redirects
-        word = _Word(letters=tuple(self._word), quoted=self._is_quoted, leads=leads)
-        if word.letters:
+        span = _place(self._letters[self._started : min(self._at, len(self._letters))])
+        word = _Word(letters=tuple(self._word), span=span, quoted=self._is_quoted, leads=leads)
+        if word.letters and self._redirects != ">":
             yield word
         if leads and not (word.value in _PREFIXES or _ASSIGNMENT.match(word.value)):
             self._leads = False
-        self._word, self._has_word, self._is_quoted, self._redirects = [], False, False, False
+        self._word, self._has_word, self._is_quoted, self._redirects = [], False, False, ""
 
     def _take(self, letter: str) -> None:
-        self._has_word = True
+        if not self._has_word:
+            self._has_word, self._started = True, self._at
         if letter == "'":
             end = self._text.find("'", self._at + 1)
             end = len(self._text) if end < 0 else end

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from khlone import hook_places, trust
+from khlone import hook_files, trust
 from khlone.app import App
 from khlone.errors import UsageError
 from khlone.named_files import MOST_SCRIPT_BYTES, Found, NamedFile, Tree, Worktree
@@ -60,7 +60,7 @@ def review(app: App, *, at: str | None = None) -> Review:
     location = app.location
     repository = trust.identity(location)
     approvals = Approvals.of_user(app.environment).load()
-    file = hook_places.project_file(location)
+    file = hook_files.project_file(location)
     found: list[Reviewed] = []
     if file is not None:
         folder = location.worktree or location.anchor

@@ -111,9 +111,9 @@ class ShellHooks:
     def _found(self) -> Hooks | None:
         """The hooks, read once; None where there are none."""
         if not self._is_read and self._location is not None:
-            from khlone import hook_places
+            from khlone import hook_files
 
-            if hook_places.exist(self._location, os.environ):
+            if hook_files.exist(self._location, os.environ):
                 from khlone.project_hooks import Hooks
 
                 self._hooks = Hooks.load(self._location, os.environ)
