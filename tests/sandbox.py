@@ -143,7 +143,7 @@ class Sandbox:
             found.append("the registry is damaged")
         found += [f"open operation {row}" for row in self.open_operations()]
         live = self.rows("SELECT id, name, path, admin, state, config_dir FROM clones WHERE state NOT IN ('trashed')")
-        found += [f"{row[1]} is {row[4]}" for row in live if row[4] not in ("ready", "merged")]
+        found += [f"{row[1]} is {row[4]}" for row in live if row[4] not in ("ready", "merged", "adopted")]
         found += self._disagreements(live)
         for pattern in ("**/*.lock",):
             found += [

@@ -22,6 +22,10 @@ MERGE = [
 ]
 REMOVE = [name for name in faults.POINTS if name.startswith("remove.")]
 RESTORE = [name for name in faults.POINTS if name.startswith("restore.")]
+ADOPT = [name for name in faults.POINTS if name.startswith("adopt.") and name != "adopt.undo"]
+RENAME = [name for name in faults.POINTS if name.startswith("rename.")]
+SYNC = [name for name in faults.POINTS if name.startswith("sync.")]
+TAKE_BACK = [name for name in faults.POINTS if name.startswith("undo.")]
 #: Points at which nothing is open: the operation is not begun yet, or has ended.
 OUTSIDE = {
     "create.ready",
@@ -34,6 +38,15 @@ OUTSIDE = {
     "remove.finished",
     "restore.ready",
     "restore.finished",
+    "adopt.adopted",
+    "adopt.finished",
+    "rename.renamed",
+    "rename.finished",
+    "sync.computed",
+    "sync.synced",
+    "sync.finished",
+    "undo.undone",
+    "undo.finished",
 }
 
 
@@ -287,7 +300,162 @@ def test_a_killed_restore_is_completed(sandbox: Sandbox, point: str) -> None:
     assert sandbox.violations() == []
 
 
+@pytest.mark.parametrize("point", ADOPT)
+def test_a_killed_adopt_leaves_a_clone_or_the_worktree_as_it_was(sandbox: Sandbox, point: str) -> None:
+    path = sandbox.clone_path("one")
+    sandbox.git("worktree", "add", "-q", "-b", "one", str(path))
+    sandbox.write(path, {"notes.md": "edited\n", "untracked.txt": "untracked\n"})
+    before = sandbox.git("for-each-ref"), contents(path), contents(sandbox.common_dir / "worktrees/one")
+
+    kill_at(sandbox, point, "adopt", str(path))
+    done = sandbox.khlone("doctor", "--fix")
+
+    assert done.code == 0, done
+    if point not in OUTSIDE:
+        after = sandbox.git("for-each-ref"), contents(path), contents(sandbox.common_dir / "worktrees/one")
+        assert after == before
+        assert sandbox.khlone("adopt", str(path)).code == 0
+    assert sandbox.violations() == []
+    assert contents(path) == before[1]
+
+
+def test_a_killed_way_back_of_an_adopt_is_finished_by_the_next(sandbox: Sandbox) -> None:
+    path = sandbox.clone_path("one")
+    sandbox.git("worktree", "add", "-q", "-b", "one", str(path))
+    before = sandbox.git("for-each-ref"), contents(sandbox.common_dir / "worktrees/one")
+    kill_at(sandbox, "adopt.admin", "adopt", str(path))
+
+    assert sandbox.khlone("doctor", "--fix", KHLONE_FAULT="adopt.undo").code == KILLED
+    assert sandbox.open_operations()
+
+    assert sandbox.khlone("doctor", "--fix").code == 0
+    assert (sandbox.git("for-each-ref"), contents(sandbox.common_dir / "worktrees/one")) == before
+    assert sandbox.open_operations() == []
+
+
+@pytest.mark.parametrize("point", RENAME)
+def test_a_killed_rename_is_completed(sandbox: Sandbox, point: str) -> None:
+    sandbox.khlone("new", "one")
+    before = fill(sandbox, "one")
+    sandbox.git("config", "branch.one.description", "kept")
+    status = sandbox.git("status", "--porcelain", cwd=sandbox.clone_path("one"))
+    tip = sandbox.git("rev-parse", "one")
+    log = sandbox.git("log", "-g", "--format=%H", "one")
+
+    kill_at(sandbox, point, "rename", "one", "two")
+    recovered(sandbox)
+
+    path = sandbox.clone_path("two")
+    assert contents(path) == before
+    assert sandbox.git("status", "--porcelain", cwd=path) == status
+    assert sandbox.git("symbolic-ref", "HEAD", cwd=path) == "refs/heads/two\n"
+    assert sandbox.git("for-each-ref", "--format=%(objectname)", "refs/heads/one", "refs/heads/two") == tip
+    assert sandbox.git("log", "-g", "--format=%H", "two").endswith(log)
+    assert sandbox.git("config", "--get-regexp", "^branch") == "branch.two.description kept\n"
+    assert sandbox.violations() == []
+
+
+@pytest.mark.parametrize("way", ["--merge", "--rebase", "idle"])
+@pytest.mark.parametrize("point", SYNC)
+def test_a_killed_sync_ends_at_the_old_tip_or_the_new(sandbox: Sandbox, point: str, way: str) -> None:
+    sandbox.khlone("new", "one")
+    path = sandbox.clone_path("one")
+    if way != "idle":
+        sandbox.write(path, {"src/mine.txt": "mine\n"})
+        sandbox.commit(path, "mine")
+    old = sandbox.git("rev-parse", "one").strip()
+    sandbox.write(sandbox.repository, {"src/new.txt": "new\n", "src/part0/file0.txt": "changed\n"})
+    target = sandbox.commit(sandbox.repository, "theirs")
+    sandbox.write(path, {"scratch.txt": "untracked\n"})
+    words = ["sync", "one", *([] if way == "idle" else [way])]
+
+    kill_at(sandbox, point, *words)
+    recovered(sandbox)
+
+    if point == "sync.computed":
+        assert sandbox.git("rev-parse", "one").strip() == old
+        assert sandbox.khlone(*words).code == 0
+    parents = sandbox.git("rev-parse", "one^@").split()
+    assert parents == {"--merge": [old, target], "--rebase": [target]}.get(way, [old])
+    assert sandbox.git("status", "--porcelain", cwd=path) == "?? scratch.txt\n"
+    assert (path / "src/part0/file0.txt").read_text() == "changed\n"
+    kept = sandbox.git("for-each-ref", "--format=%(objectname)", "refs/khlone/undo").split()
+    assert kept == ([old] if way == "--rebase" else [])
+    assert sandbox.violations() == []
+
+
+@pytest.mark.parametrize("what", ["merge", "merge-elsewhere", "sync"])
+@pytest.mark.parametrize("point", TAKE_BACK)
+def test_a_killed_undo_is_completed(sandbox: Sandbox, point: str, what: str) -> None:
+    sandbox.khlone("new", "one")
+    path = sandbox.clone_path("one")
+    sandbox.write(path, {"src/mine.txt": "mine\n", "src/part0/file0.txt": "changed\n"})
+    sandbox.commit(path, "mine")
+    branch, place = ("one", path) if what == "sync" else ("main", sandbox.repository)
+    if what == "sync":
+        sandbox.write(sandbox.repository, {"src/new.txt": "new\n", "src/part1/file1.txt": "changed\n"})
+        sandbox.commit(sandbox.repository, "theirs")
+    if what == "merge-elsewhere":
+        sandbox.git("checkout", "-q", "--detach")
+    sandbox.write(place, {"scratch.txt": "untracked\n"})
+    before, old = contents(place / "src"), sandbox.git("rev-parse", branch).strip()
+    assert sandbox.khlone("sync" if what == "sync" else "merge", "one").code == 0
+    new = sandbox.git("rev-parse", branch).strip()
+
+    kill_at(sandbox, point, "undo")
+    recovered(sandbox)
+
+    assert sandbox.git("rev-parse", branch).strip() == old != new
+    assert sandbox.git("for-each-ref", "--format=%(objectname)", "refs/khlone/undo").split() == [new]
+    assert contents(place / "src") == before
+    assert sandbox.git("status", "--porcelain", cwd=place) == "?? scratch.txt\n"
+    assert '"ready"' in sandbox.khlone("show", "one", "--json").out
+    assert sandbox.violations() == []
+
+
+def test_a_move_back_that_was_killed_half_way_is_completed(sandbox: Sandbox) -> None:
+    """Some files are old again, one is cut short, the index is the new one and locked."""
+    sandbox.khlone("new", "one")
+    path = sandbox.clone_path("one")
+    sandbox.write(path, {"src/mine.txt": "mine\n" * 50, "src/part0/file0.txt": "changed\n" * 50})
+    sandbox.commit(path, "mine")
+    before = contents(sandbox.repository / "src")
+    assert sandbox.khlone("merge", "one").code == 0
+    sandbox.write(sandbox.repository, {"notes.md": "my own edit\n"})
+    kill_at(sandbox, "undo.kept", "undo")
+    (sandbox.repository / "src/mine.txt").unlink()
+    (sandbox.repository / "src/part0/file0.txt").write_text("line 0\nli")
+    (sandbox.common_dir / "index.lock").write_bytes(b"")
+
+    recovered(sandbox)
+
+    assert contents(sandbox.repository / "src") == before
+    assert sandbox.git("status", "--porcelain") == " M notes.md\n"
+
+
+def test_an_edit_in_a_half_moved_clone_stops_recovery_and_is_kept(sandbox: Sandbox) -> None:
+    sandbox.khlone("new", "one")
+    path = sandbox.clone_path("one")
+    sandbox.write(path, {"src/mine.txt": "mine\n"})
+    sandbox.commit(path, "mine")
+    sandbox.write(sandbox.repository, {"src/part0/file0.txt": "changed\n" * 50})
+    sandbox.commit(sandbox.repository, "theirs")
+    kill_at(sandbox, "sync.reserved", "sync", "--rebase", "one")
+    old = sandbox.git("rev-parse", "one")
+    (path / "src/part0/file0.txt").write_text("the agent was here\n")
+
+    done = sandbox.khlone("doctor", "--fix")
+
+    assert done.code == 1
+    assert (path / "src/part0/file0.txt").read_text() == "the agent was here\n"
+    assert sandbox.git("rev-parse", "one") == old
+    sandbox.git("checkout", "-q", "--", "src/part0/file0.txt", cwd=path)
+    recovered(sandbox)
+    assert (path / "src/part0/file0.txt").read_text() == "changed\n" * 50
+
+
 def test_every_fault_point_is_killed_by_a_test_here() -> None:
     covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored", "merge.pinned"}
+    covered |= {*ADOPT, *RENAME, *SYNC, *TAKE_BACK, "adopt.undo"}
 
     assert covered == set(faults.POINTS)
