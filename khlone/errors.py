@@ -679,6 +679,12 @@ class NotPermitted(KhloneError):
         super().__init__(why, hint=hint, **facts)
 
 
+class HooksInTheWay(KhloneError):
+    """git hooks cannot be put in or taken away without changing what is not khlone's."""
+
+    code = "hooks-in-the-way"
+
+
 # -- state on disk -------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ VERBS = {
     "log": "Show what was done.",
     "undo": "Take back what was done last, or an operation of the log.",
     "doctor": "Find what is wrong, and mend it with --fix.",
+    "hooks": "Install git hooks that note and guard what clones' branches do.",
     "trust": "Show what the repository's hooks would run, and approve it.",
     "untrust": "Take approvals back.",
     "hook": "Run the shell hooks of an event by hand.",

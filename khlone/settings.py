@@ -87,6 +87,14 @@ class Settings:
         return self._flag("allownetworkfilesystem", False)
 
     @property
+    def hooks(self) -> str | None:
+        """For which worktrees git hooks are wanted: `all`, `clones` or none."""
+        value = self.values.get("hooks") or None
+        if value not in (None, "all", "clones"):
+            raise InvalidSetting("khlone.hooks", value, "it must be all or clones")
+        return value
+
+    @property
     def include_size(self) -> int:
         """How many bytes of ignored files a new clone may get copies of."""
         return as_bytes("khlone.include.size", self.values.get("include.size", DEFAULT_INCLUDE_SIZE))

@@ -79,10 +79,10 @@ def test_nothing_else_is_in_it(wheel: Path, names: set[str]) -> None:
 
 def test_the_hook_scripts_are_in_it_and_can_be_run(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        found = archive.getinfo("khlone/hook_scripts/prepare-commit-msg")
+        found = archive.getinfo("khlone/hook_scripts/khlone-hook")
         content = archive.read(found)
 
-    assert content == (ROOT / "hooks" / "prepare-commit-msg").read_bytes()
+    assert content == (ROOT / "hooks" / "khlone-hook").read_bytes()
     assert (found.external_attr >> 16) & 0o111 == 0o111
 
 

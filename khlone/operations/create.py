@@ -85,6 +85,10 @@ def create(app: App, request: NewRequest) -> Clone:
     faults.point("create.ready")
     ready = values.replace(clone, state=CloneState.READY)
     app.tell_problems(app.plugins.post_create(journal.as_clone(ready)))
+    if app.settings.hooks == "clones":
+        from khlone.operations import githooks
+
+        app.tell_problems(githooks.join(app, ready))
     faults.point("create.finished")
     return journal.as_clone(ready)
 

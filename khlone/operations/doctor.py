@@ -16,7 +16,7 @@ from khlone import files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.model import CloneRecord, CloneState, Finding, Severity
-from khlone.operations import inspect, journal, names, rebuild, recovery, repair, undo
+from khlone.operations import githooks, inspect, journal, names, rebuild, recovery, repair, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -40,6 +40,7 @@ def diagnose(app: App, *, fix: bool = False, host_gone: str | None = None) -> li
     findings += _foreign_entries(app, fix=fix)
     findings += _clones(app, fix=fix)
     findings += _leftovers(app, fix=fix)
+    findings += githooks.examine(app, fix=fix)
     findings += _git_works(app)
     if app.has_registry:
         findings += app.plugins.diagnose(inspect.list_clones(app, status=False))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import ROOT, Git, write
 
-HOOK = ROOT / "hooks" / "prepare-commit-msg"
+HOOK = ROOT / "hooks" / "khlone-hook"
 
 
 @pytest.fixture
@@ -137,8 +137,9 @@ def programs_started(folder: Path, environment: Mapping[str, str]) -> list[str]:
     """The programs that the hook starts, traced."""
     given, trace = folder / "message", folder / "trace"
     given.write_text("subject\n")
+    hook = folder / ".git" / "hooks" / "prepare-commit-msg"
     subprocess.run(
-        ["strace", "-f", "-e", "trace=execve", "-o", str(trace), str(HOOK), str(given), "message"],
+        ["strace", "-f", "-e", "trace=execve", "-o", str(trace), str(hook), str(given), "message"],
         cwd=folder,
         env={**os.environ, **environment},
         check=True,
