@@ -75,7 +75,7 @@ def may_reach_foreign(cache_dir: Path | None, wanted: Selection) -> bool:
 def installed(cache_dir: Path | None, warnings: list[str]) -> list[EntryPoint]:
     """The entry points of the group, sorted, from the cache while sys.path and its folders are the same."""
     folders = [(entry, _changed_ns(entry)) for entry in _searched()]
-    key = {"python": f"{sys.executable} {sys.version}", "path": [list(folder) for folder in folders]}
+    key = {"python": f"{sys.prefix} {sys.version}", "path": [list(folder) for folder in folders]}
     cache = None if cache_dir is None else cache_dir / CACHE_FILE
     if cache is not None:
         known = _read_cache(cache, key)

@@ -650,7 +650,9 @@ def test_the_selection_by_environment_takes_all_none_or_those_named(site: Site) 
     assert site.load(KHLONE_PLUGINS="") == {"names": [], "warnings": [], "scanned": False}
     assert site.load(KHLONE_PLUGINS="two, one")["names"] == ["one", "two"]
     assert site.load(KHLONE_PLUGINS="two")["warnings"] == []
-    assert site.load(KHLONE_PLUGINS="two,three")["warnings"] == ["KHLONE_PLUGINS names 'three', which is not installed"]
+    absent = "KHLONE_PLUGINS names {!r}, which is not installed"
+    assert site.load(KHLONE_PLUGINS="two,three")["warnings"] == [absent.format("three")]
+    assert site.load(KHLONE_PLUGINS="twoo")["warnings"] == [absent.format("twoo") + "; did you mean 'two'?"]
 
 
 def test_a_repository_brings_no_plugins_along(site: Site, tmp_path: Path) -> None:
@@ -660,6 +662,41 @@ def test_a_repository_brings_no_plugins_along(site: Site, tmp_path: Path) -> Non
     site.declare(repository, "evil", "[khlone]\nevil = evil\n")
 
     assert site.load(cwd=repository) == {"names": [], "warnings": [], "scanned": True}
+
+
+def test_the_folder_of_the_script_that_was_started_brings_no_plugins_along(site: Site, tmp_path: Path) -> None:
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "evil.py").write_text("raise SystemExit('it ran')\n")
+    site.declare(scripts, "evil", "[khlone]\nevil = evil\n")
+    (scripts / "start.py").write_text(LOAD)
+
+    started = site.run(
+        f"import runpy, sys; sys.argv = [{str(scripts / 'start.py')!r}]; "
+        f"sys.path.insert(0, {str(scripts)!r}); runpy.run_path(sys.argv[0])"
+    )
+
+    assert json.loads(started)["names"] == []
+
+
+FOREIGN = """
+import os, sys
+from pathlib import Path
+from khlone import entry_points
+found = entry_points.may_reach_foreign(Path(os.environ["TEST_CACHE"]), entry_points.selection(os.environ))
+print(found, *(set(sys.modules) & {"pluggy", "inspect", "dataclasses"}))
+"""
+
+
+def test_whether_a_foreign_plugin_has_a_word_is_told_without_loading_any(site: Site) -> None:
+    site.declare(site.path, "khlone", "[khlone]\nclaude = no_such_module\n")
+    own = site.run(FOREIGN)
+    site.install("other", "raise RuntimeError\n")
+
+    assert own == "False\n"
+    assert site.run(FOREIGN) == "True\n"
+    assert site.run(FOREIGN, KHLONE_PLUGINS="claude,third") == "False\n"
+    assert site.run(FOREIGN, KHLONE_PLUGINS="") == "False\n"
 
 
 # -- docs/plugins.md

@@ -87,6 +87,21 @@ def test_a_verb_loads_what_it_needs_and_no_more(project: Path, verb: str) -> Non
     assert found <= allowed | (set() if verb in QUICK else FREE)
 
 
+def test_a_list_loads_plugins_where_one_may_add_a_column(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "site" / "other-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[khlone]\nother = other\n")
+    (info.parent / "other.py").write_text("from khlone import hookimpl\n")
+    monkeypatch.setenv("PYTHONPATH", str(info.parent))
+
+    assert "pluggy" in loaded(project, ["list"])
+    assert "pluggy" not in loaded(project, ["list", "--json"])
+    assert "pluggy" not in loaded(project, ["list", "--no-plugins"])
+
+
 def test_every_verb_is_looked_at() -> None:
     assert set(LOADED) == set(VERBS)
 

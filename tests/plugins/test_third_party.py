@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands.steps import clone_names, document, new, refused
 from tests.distributions import installed
-from tests.support import Commit, Git, Khlone
+from tests.support import KHLONE, Commit, Git, Khlone
 
 #: Adds an agent with a variable, vetoes merges, adds a column and a verb, and cleans up after itself.
 GROVE = '''
@@ -164,6 +164,20 @@ def khlone_register_commands(cli):
     @cli.command("list")
     def mine():
         pass
+""",
+    "full": """
+from khlone import Refusal, hookimpl
+
+class Forbidden(Refusal):
+    code = "forbidden"
+    exit_code = 1
+
+@hookimpl
+def khlone_admit(clone, demand):
+    if demand.command[0] == "make":
+        return Forbidden("nobody makes here")
+    if demand.live_sessions >= 1 or demand.command[0] == "false":
+        return Refusal(f"{demand.live_sessions} are enough for {' '.join(demand.command)}")
 """,
     "rival": """
 from khlone import hookimpl
@@ -328,11 +342,33 @@ def test_a_verb_that_raises_names_its_plugin_and_a_mistyped_one_its_neighbour(
     enable("noisy")
 
     raised = refused(khlone("burst", "--json", cwd=repository), "plugin-failed")
-    mistyped = refused(khlone("brust", "--json", cwd=repository), "usage", 2)
+    mistyped = refused(khlone("burts", "--json", cwd=repository), "usage", 2)
 
     assert raised["message"] == "plugin 'noisy' failed in its verb burst: LookupError: in the verb"
     assert "in the verb" in state("plugins.log").read_text()
     assert mistyped["hint"] == "did you mean burst?"
+
+
+# -- admission -----------------------------------------------------------------------------
+
+
+def test_a_session_that_is_not_admitted_ends_with_75_and_starts_nothing(
+    khlone: Khlone, enable: Enable, repository: Path
+) -> None:
+    enable("full")
+
+    made = refused(khlone("new", "one", "--json", "-x", "false", cwd=repository), "not-admitted", 75)
+    inside = khlone("exec", "one", "--", str(KHLONE), "exec", "one", "--", "echo", "inner", cwd=repository)
+    forbidden = refused(khlone("exec", "one", "--json", "--", "make", cwd=repository), "forbidden")
+    everywhere = khlone("exec", "--all", "--", "false", cwd=repository)
+
+    assert made["message"] == "no session may start in one now: 0 are enough for false (full)"
+    assert clone_names(khlone, repository) == ["one"], "new keeps the clone"
+    assert (inside.code, inside.out) == (75, "")
+    assert "1 are enough for echo inner (full)" in inside.err
+    assert forbidden["facts"]["plugin"] == "full"
+    assert everywhere.code == 1
+    assert "one: not run" in everywhere.err
 
 
 # -- stdout --------------------------------------------------------------------------------
