@@ -221,6 +221,28 @@ def removing_and_restoring(ask: Ask, project: Path) -> None:
     assert not clean.with_name("full-restored").exists()
 
 
+def keeping_up_and_taking_back(ask: Ask, project: Path) -> None:
+    """A worktree is adopted, a clone renamed, one synced and one kept, and what undo does of each kind."""
+    linked = project.with_name("linked")
+    run_git("worktree", "add", "-q", "-b", "topic", str(linked), cwd=project)
+    one, clash = ask.new("one", cwd=project), ask.new("clash", cwd=project)
+    make_commit(one, {"one.txt": "one\n"}, "one")
+    make_commit(clash, {"README.md": "clash\n"}, "clash")
+    make_commit(project, {"README.md": "theirs\n"}, "theirs")
+
+    assert ask("adopt", str(linked), cwd=project)["clone"]["state"] == "adopted"
+    assert ask("rename", "one", "two", "--dry-run", cwd=project)["clone"]["name"] == "two"
+    assert ask("rename", "one", "two", cwd=project)["old"]["path"] == str(one)
+    assert ask("sync", "--all", "--dry-run", cwd=project, code=4)["synced"]
+    found = ask("sync", "--all", cwd=project, code=4)
+    assert [one["name"] for one in found["synced"]] == ["topic", "two"]
+    assert [(one["code"], one["paths"]) for one in found["kept"]] == [("conflict", ["README.md"])]
+    assert ask("undo", "--dry-run", cwd=project)["kept"] is None
+    moved = [ask("undo", cwd=project) for _ in range(3)]
+    assert [one["undone"]["kind"] for one in moved] == ["sync", "sync", "rename"]
+    assert [one["branch"] for one in moved] == ["two", "topic", None]
+
+
 def mending(ask: Ask, project: Path) -> None:
     """The doctor finds nothing, then a clone's fault and a foreign one, and mends them."""
     assert ask("doctor", cwd=project)["findings"] == []
@@ -306,6 +328,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging: {"new", "merge"},
     merging_through_a_gate: {"new", "merge"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
+    keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     mending: {"new", "doctor"},
     showing_plugins: {"plugins"},
     refusals: {"new", "error"},
