@@ -394,24 +394,6 @@ class SyncResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Undone:
-    """One operation that was taken back.
-
-    `by` is the operation that did it. `branch` is the one that went from `old` to `new`, if
-    one did, and `kept` the ref that keeps where it was.
-    """
-
-    id: str
-    kind: OperationKind
-    clone: str
-    by: str | None
-    branch: str | None = None
-    old: str | None = None
-    new: str | None = None
-    kept: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Holds:
     """How many files of each kind a trash entry holds."""
 

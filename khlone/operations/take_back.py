@@ -16,13 +16,32 @@ from khlone import faults, files, sessions
 from khlone.app import App
 from khlone.errors import KhloneError, NoSuchOperation, NotUndoable, TargetMoved
 from khlone.locks import HeldLock
-from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Strategy, Undone, utc_now
+from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Strategy, utc_now
 from khlone.operations import journal, landing, moving, recovery, remove, rename, restore, snapshot, sync
 from khlone.operations.moving import Move
 from khlone.registry import Operation
+from khlone.values import dataclass
 
 _LANDED = frozenset({Outcome.DONE, Outcome.RECOVERED})
 _LIVE = frozenset({CloneState.READY, CloneState.MERGED, CloneState.ADOPTED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """One operation that was taken back.
+
+    `by` is the operation that did it. `branch` is the one that went from `old` to `new`, if
+    one did, and `kept` the ref that keeps where it was.
+    """
+
+    id: str
+    kind: OperationKind
+    clone: str
+    by: str | None
+    branch: str | None = None
+    old: str | None = None
+    new: str | None = None
+    kept: str | None = None
 
 
 class Judge:
