@@ -41,6 +41,8 @@ _RACES = (
 _RETRY_TOTAL_S = 15.0
 #: Told apart from an absent ref: its file holds something that only git can read.
 _ASK_GIT = "?"
+#: What makes a filter, and what leaves it out.
+_FILTER_KEYS = {b"clean": b"", b"smudge": b"", b"process": b"", b"required": b"false"}
 _LOCK_TIMEOUTS = ("-c", "core.filesRefLockTimeout=5000", "-c", "core.packedRefsTimeout=10000")
 _QUIET = (
     "-c",
@@ -106,14 +108,18 @@ class Repository:
         environment: Mapping[str, str] | None = None,
         timeout_s: float = 1800.0,
         configuration: Sequence[str] = (),
+        filters: bool = True,
     ) -> Completed:
         """Run git in `cwd` (default: the common dir) and return its output.
 
         `writes` adds durability and lock patience, and retries the races that git does not wait for;
-        a reading call takes no optional lock. Raises GitFailed, IdentityMissing or NoSpace
+        a reading call takes no optional lock. Without `filters` no filter runs that the
+        repository's own configuration names. Raises GitFailed, IdentityMissing or NoSpace
         where `check` is on.
         """
         built = {**self._environment, **(environment or {})}
+        if not filters:
+            built |= self._without_own_filters(cwd or self.common_dir)
         options = [*_QUIET]
         if writes:
             options += _LOCK_TIMEOUTS
@@ -147,6 +153,34 @@ class Repository:
         if check and done.status != 0:
             raise failure(arguments, done)
         return done
+
+    def _without_own_filters(self, cwd: Path) -> dict[str, str]:
+        """Variables that put the user's filters, or none, in the place of those that the repository brings along.
+
+        Whoever can write to the repository's configuration, a process in a clone too, could
+        have a program run by a look at a file: git asks the filter what the file is like.
+        """
+        config = (read_regular(self.common_dir / "config", most=_SMALL) or b"").lower()
+        if not any(word in config for word in (b"filter", b"include", b"worktreeconfig")):
+            return {}
+        asked = ("config", "--list", "-z", "--show-scope")
+        words = self.git(*asked, cwd=cwd).stdout.split(b"\0")
+        own: set[bytes] = set()
+        users: dict[bytes, bytes] = {}
+        for scope, item in zip(words[::2], words[1::2], strict=False):
+            key, _, value = item.partition(b"\n")
+            what = key.rpartition(b".")[2]
+            if key.startswith(b"filter.") and what in _FILTER_KEYS:
+                if scope in (b"local", b"worktree"):
+                    own.add(key)
+                else:
+                    users[key] = value
+        pairs = [(key, users.get(key, _FILTER_KEYS[key.rpartition(b".")[2]])) for key in sorted(own)]
+        built = {"GIT_CONFIG_COUNT": str(len(pairs))}
+        for number, (key, value) in enumerate(pairs):
+            built[f"GIT_CONFIG_KEY_{number}"] = os.fsdecode(key)
+            built[f"GIT_CONFIG_VALUE_{number}"] = os.fsdecode(value)
+        return built
 
     def cold(self, *arguments: str, cwd: Path | None = None) -> tuple[int, str]:
         """Ask git through GitPython's command wrapper; for questions off every hot path.

@@ -27,14 +27,24 @@ class Status:
 
 
 def read_status(
-    app: App, worktree: Path, *, ignored: bool = False, untracked: str = "all", tracked_only: bool = False
+    app: App,
+    worktree: Path,
+    *,
+    ignored: bool = False,
+    untracked: str = "all",
+    tracked_only: bool = False,
+    filters: bool = True,
 ) -> Status:
-    """Ask `git status` about one worktree; raises GitFailed when git cannot read it."""
+    """Ask `git status` about one worktree; raises GitFailed when git cannot read it.
+
+    A look that must run nothing of the repository's is without `filters`: a file that was
+    touched may then count as changed where only a filter of the repository's would tell.
+    """
     arguments = ["status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=none"]
     arguments.append("--untracked-files=no" if tracked_only else f"--untracked-files={untracked}")
     if ignored:
         arguments.append("--ignored=matching")
-    done = app.repository.git(*arguments, cwd=worktree)
+    done = app.repository.git(*arguments, cwd=worktree, filters=filters)
     return parse_status(done.stdout)
 
 

@@ -43,7 +43,17 @@ def diff(app: App, name: str | None, *, committed: bool = False) -> Diff:
     clone = app.require_clone(name)
     with _ends(app, clone, committed=committed) as (cwd, environment, ends):
         done = app.repository.git(
-            "diff", "--raw", "--numstat", "-z", "--abbrev=40", *_PLAIN, *ends, "--", cwd=cwd, environment=environment
+            "diff",
+            "--raw",
+            "--numstat",
+            "-z",
+            "--abbrev=40",
+            *_PLAIN,
+            *ends,
+            "--",
+            cwd=cwd,
+            environment=environment,
+            filters=False,
         )
     return Diff(name=clone.name, target=clone.target, files=tuple(_parsed(done.stdout)))
 
@@ -53,7 +63,9 @@ def patch(app: App, name: str | None, *, committed: bool = False, stat: bool = F
     clone = app.require_clone(name)
     with _ends(app, clone, committed=committed) as (cwd, environment, ends):
         how = ("--stat=100",) if stat else ("--patch",)
-        return app.repository.git("diff", *how, *_PLAIN, *ends, "--", cwd=cwd, environment=environment).stdout
+        return app.repository.git(
+            "diff", *how, *_PLAIN, *ends, "--", cwd=cwd, environment=environment, filters=False
+        ).stdout
 
 
 @contextlib.contextmanager
@@ -102,7 +114,7 @@ def _note_untracked(app: App, clone: CloneRecord, environment: Mapping[str, str]
     A repository inside the worktree counts as its commit; one without a commit cannot be
     shown, and said on `app.told`, as is what git refuses.
     """
-    status = changes.read_status(app, clone.path)
+    status = changes.read_status(app, clone.path, filters=False)
     if not (status.changes.untracked or status.changes.unmerged):
         return
     nested = [name for name in status.changes.untracked if name.endswith("/")]

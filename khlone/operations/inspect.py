@@ -271,7 +271,7 @@ class _Statuses:
     def _work(self) -> None:
         while (record := self._waiting.get()) is not None:
             try:
-                self._found[record.id] = changes.read_status(self._app, record.path).changes
+                self._found[record.id] = changes.read_status(self._app, record.path, filters=False).changes
             except (KhloneError, OSError) as error:
                 self._found[record.id] = error
 
