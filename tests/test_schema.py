@@ -321,6 +321,27 @@ def refusals(ask: Ask, project: Path) -> None:
     refused("not-permitted", 77, "list", env={"GIT_QUARANTINE_PATH": "x"})
 
 
+def hooks(ask: Ask, project: Path) -> None:
+    """Hooks are looked at, approved, run by hand and taken back."""
+    assert ask("trust", "--list", cwd=project)["approvals"] == []
+    script = "#!/bin/sh\nkill -9 $$\n"
+    table = '[hooks]\npost-merge = { good = "echo said", bad = "./run.sh", timeout = 5, secrets = true }\n'
+    make_commit(project, {".khlone.toml": table, "run.sh": script}, "hooks")
+    (project / "run.sh").chmod(0o755)
+    ask.new("one", cwd=project)
+
+    waiting = ask("trust", "--check", cwd=project, code=77)["commands"]
+    assert [one["approved"] for one in waiting] == [False, False]
+    assert not ask("hook", "run", "post-merge", "one", "--dry-run", cwd=project)["approved"]
+    assert ask("trust", "--yes", cwd=project)["commands"][1]["files"][0]["script"]
+    path = ask("path", "one", cwd=project)["path"]
+    assert ask("trust", "--yes", cwd=Path(path))["commands"][1]["files"][0]["path"] == "run.sh"
+    ended = by_name(ask("hook", "run", "post-merge", "one", cwd=project, code=1)["results"])
+    assert (ended["good"]["exit"], ended["good"]["output"]) == (0, "said\n")
+    assert ended["bad"]["exit"] is not None or ended["bad"]["signal"] is not None
+    assert len(ask("untrust", cwd=project)["removed"]) == 2
+
+
 SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     making_and_asking: {"cd", "completion", "setup", "new", "list", "show", "path", "env"},
     running: {"new", "exec"},
@@ -330,6 +351,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     mending: {"new", "doctor"},
+    hooks: {"new", "path", "trust", "untrust", "hook"},
     showing_plugins: {"plugins"},
     refusals: {"new", "error"},
 }
