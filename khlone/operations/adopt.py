@@ -205,6 +205,8 @@ def _lost(app: App, entry: AdminEntry) -> CloneRecord | None:
 
 def _branch(app: App, entry: AdminEntry, path: Path) -> tuple[str, str]:
     ref = entry.branch
+    if not app.repository.has_ref_files:
+        ref = app.repository.git("symbolic-ref", "--quiet", "HEAD", cwd=path, check=False).text.strip() or None
     if ref is None:
         raise DetachedHead(path)
     what = worktrees.in_progress(entry.path)

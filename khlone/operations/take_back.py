@@ -266,11 +266,21 @@ def _undo_move(app: App, operation: Operation, dry_run: bool) -> Undone:
         )
         if dry_run:
             return undone
+        if not is_sync:
+            _warn_of_upstream(app, branch, old)
         turn.verify()
         lock.verify()
         _carry_out(app, operation, move, checkout, lock)
     faults.point("undo.finished")
     return undone
+
+
+def _warn_of_upstream(app: App, branch: str, tip: str) -> None:
+    """Say so when others have the merge already: taking it back here does not take it from them."""
+    upstream = app.repository.git("for-each-ref", "--format=%(upstream)", f"refs/heads/{branch}").text.strip()
+    there = app.repository.read_ref(upstream) if upstream else None
+    if there is not None and moving.contains(app, there, tip):
+        app.told(f"warning: {upstream.removeprefix('refs/remotes/')} has it already: only {branch} here goes back")
 
 
 def _require_clean(app: App, operation: Operation, branch: str, old: str, new: str) -> landing.Checkout | None:

@@ -262,6 +262,23 @@ def test_a_merge_whose_target_moved_on_is_refused_and_a_revert_proposed(
     assert not (project / "new.txt").exists()
 
 
+def test_a_merge_that_was_pushed_is_taken_back_here_and_that_is_said(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path
+) -> None:
+    git("init", "-q", "--bare", str(tmp_path / "remote.git"), cwd=tmp_path)
+    git("remote", "add", "origin", str(tmp_path / "remote.git"), cwd=project)
+    worked(khlone, commit, project, "a", {"new.txt": "new\n"})
+    old = oid(git, project, "main")
+    do(khlone, project, "merge", "a")
+    git("push", "-q", "-u", "origin", "main", cwd=project)
+
+    done = khlone("undo", cwd=project)
+
+    assert done.code == 0
+    assert "warning: origin/main has it already" in done.err
+    assert oid(git, project, "main") == old != oid(git, project, "origin/main")
+
+
 def test_local_work_where_files_would_change_keeps_the_merge(
     khlone: Khlone, git: Git, commit: Commit, project: Path
 ) -> None:
