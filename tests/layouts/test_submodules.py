@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.steps import document, new, tree
+from tests.commands.steps import document, footprint, new, tree
 from tests.layouts.tour import Tour
 from tests.support import Commit, Git, Khlone
 
@@ -181,3 +181,32 @@ def test_restored_in_another_place_the_submodules_work(khlone: Khlone, git: Git,
     assert git("status", "--porcelain", cwd=back / "libs/outer").splitlines() == [
         " M inner", " M outer.txt", "?? new.txt"
     ]  # fmt: skip
+
+
+def test_diverging_submodules_are_a_conflict_and_change_nothing(
+    khlone: Khlone, git: Git, project: Path, commit: Commit
+) -> None:
+    for name in ("a", "b"):
+        clone = new(khlone, project, name)
+        commit(clone / "libs/outer", {"outer.txt": f"of {name}\n"}, f"work of {name}")
+        git("commit", "-q", "-a", "-m", f"record {name}", cwd=clone)
+    document(khlone("merge", "a", "--json", cwd=project), "merge")
+    before = git("for-each-ref", "refs/heads", cwd=project), tree(project)
+
+    held = document(khlone("merge", "b", "--json", cwd=project), "merge", 4)["held"]
+
+    assert [(one["code"], one["paths"]) for one in held] == [("conflict", ["libs/outer"])]
+    assert (git("for-each-ref", "refs/heads", cwd=project), tree(project)) == before
+
+
+def test_a_new_that_was_killed_with_its_submodules_filled_leaves_nothing(
+    khlone: Khlone, git: Git, project: Path
+) -> None:
+    before = footprint(git, project)
+    killed = khlone("new", "a", cwd=project, env={"KHLONE_FAULT": "create.checked-out:kill"})
+    assert killed.code == -9
+
+    document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")
+
+    assert footprint(git, project) == before
+    assert list((project / ".git/khlone").glob("quarantine/*")) == []
