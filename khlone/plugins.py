@@ -321,7 +321,8 @@ class Plugins:
             return usable(implementation.function(*positional, **by_name))
 
         # A plugin that limits what it does by itself says so by an attribute.
-        limit_s = getattr(implementation.plugin, "khlone_limit_s", None)
+        asked = getattr(implementation.plugin, "khlone_limit_s", None)
+        limit_s = float(asked) if isinstance(asked, (int, float)) else None
         return functools.partial(self._caller.call, implementation.plugin_name, hook, answer, limit_s=limit_s)
 
     def _gate(self, hook: str, **arguments: object) -> None:

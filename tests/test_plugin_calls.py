@@ -137,6 +137,16 @@ def test_without_a_limit_a_slow_hook_ends_by_itself() -> None:
     assert ran == ["to its end"]
 
 
+@pytest.mark.parametrize(("own", "is_ended"), [(LIMIT_S, True), (0.0, False), (None, False), ("soon", False)])
+def test_a_plugin_may_have_a_limit_of_its_own(own: object, is_ended: bool) -> None:
+    slow = plugin(post_create=lambda: time.sleep(LIMIT_S * 3))
+    slow.khlone_limit_s = own
+
+    problems = Plugins.of(slow, limit_s=FOREVER_S).post_create(CLONE)
+
+    assert bool(problems) == is_ended
+
+
 def test_the_timer_and_the_handler_that_were_there_are_there_again() -> None:
     handler = signal.getsignal(signal.SIGALRM)
     before, interval = signal.getitimer(signal.ITIMER_REAL)
