@@ -12,16 +12,18 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from khlone import files
 from khlone.app import App
-from khlone.errors import GitFailed, Locked
+from khlone.errors import GitFailed, KhloneError, Locked
 from khlone.values import dataclass
 
 _LOCK_WAIT_S = 10.0
 _ABSENT = (1, 5)
+#: What our lock holds: a git that finds it only sees that there is one.
+_TAKEN = b"# khlone hooks\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +82,16 @@ def _with(app: App, content: bytes, key: str, value: str | None) -> bytes:
 
 def put_in(path: Path, edit: Edit) -> bool:
     """Change the file as planned; says no when it is not any more what the plan was made for."""
-    with _locked(path) as lock:
+    with _locked(path):
         if files.read_regular(path) != edit.before:
             return False
-        _replace(path, lock, edit.after)
+        _replace(path, edit.after)
         return True
 
 
 def take_out(app: App, path: Path, key: str, edit: Edit | None) -> None:
     """Bring back the bytes from before, or remove the key alone where the file has changed since."""
-    with _locked(path) as lock:
+    with _locked(path):
         current = files.read_regular(path)
         if current is None:
             return
@@ -103,39 +105,57 @@ def take_out(app: App, path: Path, key: str, edit: Edit | None) -> None:
             os.unlink(path)
             files.sync_dir(path.parent)
         elif after != current:
-            _replace(path, lock, after)
+            _replace(path, after)
+
+
+def dead_locks(paths: Iterable[Path]) -> list[Path]:
+    """The locks among those of these files that a khlone took; with the repository's lock held, a dead one."""
+    return [lock for lock in map(_lock_of, paths) if _content(lock) == _TAKEN]
+
+
+def clear(paths: Iterable[Path]) -> None:
+    """Take away what a killed khlone left beside these files; call it with the repository's lock held."""
+    for path in paths:
+        for lock in dead_locks([path]):
+            for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+                temporary.unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _content(path: Path) -> bytes | None:
+    with contextlib.suppress(KhloneError, OSError):
+        return files.read_regular(path)
+    return None
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[Path]:
-    """Hold git's own lock on a configuration file."""
-    lock = path.with_name(path.name + ".lock")
+def _locked(path: Path) -> Iterator[None]:
+    """Hold git's own lock on a configuration file; it says whose it is, should we be killed."""
+    lock = _lock_of(path)
     until = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:
-            files.write_new(lock, b"", mode=0o666, durable=False)
+            files.write_new(lock, _TAKEN, mode=0o666, durable=False)
             break
         except FileExistsError:
             if time.monotonic() > until:
                 raise Locked(f"{path}", f"{lock}, which another git has or left behind", _LOCK_WAIT_S) from None
             time.sleep(0.02)
     try:
-        yield lock
+        yield
     finally:
         lock.unlink(missing_ok=True)
 
 
-def _replace(path: Path, lock: Path, content: bytes) -> None:
-    """Fill the lock and let it become the file, as git does, with the file's own permissions."""
-    descriptor = os.open(lock, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.fchmod(descriptor, stat.S_IMODE(os.stat(path).st_mode))
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(lock, path)
+def _replace(path: Path, content: bytes) -> None:
+    """Let the file have that content at once, with the permissions that it has or a new one gets."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    files.write_new(temporary, content, mode=0o666)
+    with contextlib.suppress(FileNotFoundError):
+        os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
+    os.replace(temporary, path)
     files.sync_dir(path.parent)

@@ -49,7 +49,7 @@ def install(app: App, scope: Scope, *, dry_run: bool = False) -> Report:
     """Put the hooks in, or complete and renew what is there; raises HooksInTheWay before any change."""
     if not dry_run:
         app.prepare_state()
-    with contextlib.nullcontext() if dry_run else app.locks.repository(told=app.told):
+    with _alone(app, dry_run=dry_run):
         record = hook_places.load_record(app)
         if record is not None and record.scope is not scope:
             raise HooksInTheWay(
@@ -60,6 +60,31 @@ def install(app: App, scope: Scope, *, dry_run: bool = False) -> Report:
         changed, notes = put(app, record, dry_run=dry_run)
     found = hook_places.status(app)
     return replace(found, scope=scope, changed=changed, done=bool(changed) and not dry_run, notes=notes)
+
+
+@contextlib.contextmanager
+def _alone(app: App, *, dry_run: bool) -> Iterator[None]:
+    """No other khlone changes hooks meanwhile, and what a killed one left is gone."""
+    if dry_run:
+        yield
+        return
+    with app.locks.repository(told=app.told):
+        config_edits.clear(_configs(app))
+        yield
+
+
+def _configs(app: App) -> list[Path]:
+    """The configuration of the repository and of each worktree, be it there or not."""
+    common = app.location.common_dir
+    return [common / "config", *(path / "config.worktree" for path in (common, *common.glob("worktrees/*")))]
+
+
+def _sweep(folder: Path) -> None:
+    """Take away the scripts that a killed khlone had not put in place yet."""
+    for name in NAMES:
+        for left in folder.glob(f".{name}.*.tmp"):
+            if hook_places.is_ours(left) or left.stat().st_size == 0:
+                left.unlink()
 
 
 def _install_all(app: App, record: Record | None, *, dry_run: bool) -> tuple[list[Path], list[str]]:
@@ -83,6 +108,7 @@ def _install_all(app: App, record: Record | None, *, dry_run: bool) -> tuple[lis
         _begin(app, Record(scope=Scope.ALL, folder=folder, made_folder=not files.exists(folder), clones={}))
     with files.explained(folder):
         folder.mkdir(exist_ok=True)
+        _sweep(folder)
         for hook in standing:
             _put_script(hook)
     return changed, []
@@ -213,14 +239,12 @@ def _is_current(path: Path) -> bool:
 
 
 def _fill_folder(app: App) -> None:
-    """The scripts, and the folder that they hand over to; that one no older than what it was read from."""
+    """The scripts, and what says which folder they hand over to."""
     folder = files.make_private_dir(hook_places.hooks_dir(app))
     shared = hook_places.shared_value(app)
-    former = folder / "khlone-former"
-    files.write_atomic(former, os.fsencode("" if shared is None else shared[0]) + b"\n")
-    with contextlib.suppress(OSError):
-        seen = os.stat(app.location.common_dir / "config").st_mtime_ns
-        os.utime(former, ns=(seen, max(seen, former.stat().st_mtime_ns)))
+    former, content = folder / "khlone-former", os.fsencode("" if shared is None else shared[0]) + b"\n"
+    if files.read_regular(former) != content:
+        files.write_atomic(former, content)
     for path in _script_paths(app):
         if not _is_current(path):
             _write_script(path)
@@ -233,7 +257,7 @@ def remove(app: App, *, dry_run: bool = False) -> Report:
     """Take the hooks away: folders and configuration are as they were before."""
     if not app.state_dir.exists():
         return hook_places.status(app)
-    with contextlib.nullcontext() if dry_run else app.locks.repository(told=app.told):
+    with _alone(app, dry_run=dry_run):
         record = hook_places.load_record(app)
         folders = [] if record is None or record.scope is Scope.CLONES else [record.folder]
         if record is None:  # its record lost: what is ours still says so itself
@@ -244,6 +268,8 @@ def remove(app: App, *, dry_run: bool = False) -> Report:
         for folder in folders:
             for name in NAMES:
                 _remove_script(hook_places.stand(folder, name), changed, notes, dry_run=dry_run)
+            if not dry_run:
+                _sweep(folder)
         changed += _leave(app, record, dry_run=dry_run)
         if not dry_run and not notes:
             _remove_traces(app, record)
@@ -259,8 +285,10 @@ def _remove_script(hook: Hook, changed: list[Path], notes: list[str], *, dry_run
     if hook.state == "missing":
         if files.exists(chained):  # linked, and killed before the script was in its place
             changed.append(chained)
-            if not dry_run:
+            if not dry_run and files.exists(hook.path):
                 os.unlink(chained)
+            elif not dry_run:
+                os.replace(chained, hook.path)
         return
     changed.append(hook.path)
     if dry_run:
@@ -340,7 +368,7 @@ def examine(app: App, *, fix: bool) -> Iterator[Finding]:
     if record is not None:
         folder = record.folder
         paths = _script_paths(app) if record.scope is Scope.CLONES else []
-        bad = [path for path in paths if not _is_current(path)]
+        bad = [*config_edits.dead_locks(_configs(app)), *(path for path in paths if not _is_current(path))]
         bad += [
             hook.path
             for hook in (hook_places.stand(folder, name) for name in NAMES if record.scope is Scope.ALL)
@@ -371,7 +399,7 @@ def _suspects(app: App) -> list[Path]:
 
 
 def _is_done(app: App, scope: Scope) -> bool:
-    with contextlib.suppress(HooksInTheWay):
+    with contextlib.suppress(KhloneError):
         install(app, scope)
         return True
     return False

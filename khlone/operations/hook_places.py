@@ -200,9 +200,9 @@ def stand(folder: Path, name: str) -> Hook:
             current = files.read_regular(place) == script() and os.access(place, os.X_OK)
             state = "outdated" if not current else "installed" if place == path else "displaced"
             return Hook(name=name, path=place, state=state, chained=behind)
-    if behind is not None and not _is_one_file(path, behind):
+    if behind is not None and files.exists(path) and not _is_one_file(path, behind):
         return Hook(name=name, path=path, state="unchained", chained=behind)
-    return Hook(name=name, path=path, state="missing", chained=path if files.exists(path) else None)
+    return Hook(name=name, path=path, state="missing", chained=path if files.exists(path) else behind)
 
 
 def _is_one_file(one: Path, other: Path) -> bool:
