@@ -198,6 +198,25 @@ def git_processes_near(folders: Sequence[Path]) -> list[FoundProcess]:
     return found
 
 
+def is_open(paths: Iterable[Path]) -> bool:
+    """Whether some process has one of the files open, as far as that can be seen."""
+    wanted = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found = os.stat(path, follow_symlinks=False)
+            wanted.add((path.name, found.st_dev, found.st_ino))
+    names = {name for name, _, _ in wanted}
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(folder):
+                name = os.path.basename(os.readlink(folder / descriptor))
+                if name in names:
+                    found = os.stat(folder / descriptor)
+                    if (name, found.st_dev, found.st_ino) in wanted:
+                        return True
+    return False
+
+
 def session_processes(owner: ProcessIdentity, *, known: set[int]) -> list[FoundProcess]:
     """A recorded session's process and its descendants, those in `known` and khlone's ancestors aside.
 

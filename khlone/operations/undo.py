@@ -218,7 +218,7 @@ def clear_stale_locks(app: App, locks: Iterable[Path], operation_id: str) -> Non
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:
         young = [path for path in present if _age_s(path) < STALE_AFTER_S]
-        if not young and not sessions.git_processes_near(places):
+        if not young and not sessions.git_processes_near(places) and not sessions.is_open(present):
             for path in present:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
