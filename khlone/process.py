@@ -130,8 +130,8 @@ def run(
     """Run a program to its end with captured output; never raises for its exit status.
 
     `keep_open` descriptors are inherited (the operation lock, by git children that write).
-    The child leads a process group of its own, which is ended on time-out and on an
-    exception. Of each stream the first `capture_bytes` are kept, the rest is read and
+    The child leads a session of its own, without this terminal; its process group is ended
+    on time-out and on an exception. Of each stream the first `capture_bytes` are kept, the rest is read and
     dropped (`truncated`). What the program leaves running is not waited for, even where
     it holds the output open. `started` is told the pid once it runs, `heard` all that it says on
     both streams, as it comes. Raises CommandNotFound or OverLimit.
@@ -147,7 +147,8 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=tuple(keep_open),
-            process_group=0,
+            # Without a terminal: a program that asks there would be stopped for it, and waited for in vain.
+            start_new_session=True,
         )
     except (OSError, ValueError) as error:
         raise _not_started(argv[0], cwd, error) from error
