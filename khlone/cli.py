@@ -47,10 +47,22 @@ def _verb(words: Sequence[str]) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and end the process with its exit code."""
+    _open_streams()
     code = run(sys.argv[1:] if argv is None else argv)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """A stream that the caller closed leads nowhere, as git has it, so that no file of ours takes its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115 - open to the end
 
 
 def run(argv: Sequence[str]) -> int:
