@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -230,7 +231,21 @@ def _worktree_config_on(common_dir: Path) -> bool:
 def publish(staged: Path, admin: Path, *, durable: bool) -> None:
     """Let the staged admin folder appear under its name; raises FileExistsError when that is taken."""
     admin.parent.mkdir(exist_ok=True)
+    _share(staged, admin.parent)
     files.rename_new(staged, admin, durable=durable)
+
+
+def _share(staged: Path, parent: Path) -> None:
+    """Where the common dir is its group's to write, so is what is published there (`core.sharedRepository`)."""
+    shared = stat.S_IMODE(os.stat(parent.parent).st_mode) & 0o2077
+    if not shared & stat.S_IWGRP:
+        return
+    for folder in (parent, staged, *(path for path in staged.rglob("*") if path.is_dir())):
+        with contextlib.suppress(PermissionError):  # The folder of another user, who has shared it.
+            os.chmod(folder, stat.S_IMODE(os.stat(folder).st_mode) | shared)
+    for path in staged.rglob("*"):
+        if path.is_file():
+            os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | shared & 0o066)
 
 
 def link(worktree: Path, admin: Path, *, durable: bool) -> None:
