@@ -42,6 +42,7 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
     if not app.has_registry:
         return PruneResult(removed=(), kept=(), purged=())
     app.prepare_state()
+    _ = app.config_dirs  # Refused now, where it cannot be told, and not half way.
     if not request.dry_run:
         recovery.recover(app)
     if limits is not None:

@@ -52,6 +52,7 @@ def remove(app: App, wanted: Sequence[str | None], *, force: bool = False, dry_r
     """
     clones = [app.require_clone(name) for name in dict.fromkeys(wanted)]
     app.prepare_state()
+    _ = app.config_dirs  # Refused now, where it cannot be told, and not half way.
     if not dry_run:
         recovery.recover(app)
     removed: list[Removed] = []

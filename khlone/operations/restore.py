@@ -43,6 +43,7 @@ def restore(app: App, wanted: str, *, undoes: str | None = None) -> Restored:
     `undoes` is the operation that this takes back.
     """
     app.prepare_state()
+    _ = app.config_dirs  # Refused now, where it cannot be told, and not half way.
     recovery.recover(app)
     entry = find(app, wanted)
     with journal.held(app, entry.clone.id, entry.clone.name) as lock:
