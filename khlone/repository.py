@@ -38,6 +38,8 @@ _RACES = (
     r"could not lock config file|failed to read .*/worktrees/.*/commondir|bad object worktrees/.*/HEAD"
     r"|Unable to create '.*\.lock': File exists|could not open '.*/locked'"
 )
+#: A file system with less room than this was full for a git that could not write a file, part of which is gone again.
+_FULL_BYTES = 16 << 20
 _RETRY_TOTAL_S = 15.0
 #: Told apart from an absent ref: its file holds something that only git can read.
 _ASK_GIT = "?"
@@ -151,7 +153,7 @@ class Repository:
         if done.truncated:
             raise GitFailed(arguments, done.status, f"error: more than {process.CAPTURE_BYTES} bytes of output")
         if check and done.status != 0:
-            raise failure(arguments, done)
+            raise failure(arguments, done, where=cwd or self.common_dir)
         return done
 
     def _without_own_filters(self, cwd: Path) -> dict[str, str]:
@@ -356,8 +358,10 @@ def _literal(pattern: str) -> str:
     return re.sub(r"([*?\[\\])", r"\\\1", pattern)
 
 
-def failure(arguments: Sequence[str], done: Completed) -> GitFailed | IdentityMissing | NoSpace:
-    """The khlone error for a git command that failed."""
+def failure(
+    arguments: Sequence[str], done: Completed, *, where: Path | None = None
+) -> GitFailed | IdentityMissing | NoSpace:
+    """The khlone error for a git command that failed; `where` is the folder that it wrote into."""
     text = done.error_text
     if any(
         words in text
@@ -375,7 +379,19 @@ def failure(arguments: Sequence[str], done: Completed) -> GitFailed | IdentityMi
         return NoSpace("the repository", text.strip().splitlines()[-1])
     if done.status == -signal.SIGXFSZ:
         return NoSpace("the repository", "a file grew beyond the limit of the process")
+    if where is not None and "unable to write file" in text and _is_full(where):
+        # git 2.39 gives no reason for a file that it could not write out.
+        return NoSpace(where, text.strip().splitlines()[0].removeprefix("error: "))
     return GitFailed(arguments, done.status, text or ("timed out" if done.timed_out else ""))
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a file system has hardly any room left, or none for one more file."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _FULL_BYTES or (found.f_files > 0 and found.f_favail == 0)
 
 
 def check_git_version(cache: Path | None) -> tuple[int, ...]:
