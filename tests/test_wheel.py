@@ -74,7 +74,9 @@ def test_nothing_else_is_in_it(wheel: Path, names: set[str]) -> None:
     own = ("khlone/", "khlone_plugins/", f"{name}-{version}.dist-info/", f"{name}-{version}.data/data/share/man/")
 
     assert {name for name in names if not name.startswith(own)} == set()
-    assert {name for name in names if name.endswith((".pyc", ".sqlite3")) or "/test" in name} == set()
+    assert {
+        name for name in names if name.endswith((".pyc", ".sqlite3")) or "/tests/" in name or "/test_" in name
+    } == set()
 
 
 def test_the_hook_scripts_are_in_it_and_can_be_run(wheel: Path) -> None:
