@@ -602,6 +602,22 @@ class NoSuchTrash(KhloneError):
         super().__init__(f"nothing in the trash is named {name!r}", hint="see `git khlone trash`", name=name)
 
 
+class OnlyCopy(KhloneError):
+    """A trash entry to be purged has work that is nowhere else, and that git has no copy of."""
+
+    code = "only-copy"
+
+    def __init__(self, name: str, trash: str, paths: Sequence[str]) -> None:
+        what = _some(paths) if paths else "files that git cannot read"
+        super().__init__(
+            f"the trash has the only copy of {what} of {name}",
+            hint=f"git khlone restore {trash}, then commit it, move it away or delete it",
+            name=name,
+            trash=trash,
+            paths=list(paths),
+        )
+
+
 # -- plugins and trust ---------------------------------------------------------------------
 
 

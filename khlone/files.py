@@ -354,8 +354,12 @@ def remove_tree(path: Path) -> None:
     """Delete a folder and all in it, following no link and crossing no mount point.
 
     Folders without write permission are made writable first, since they are ours to
-    delete. Raises StateUnsafe, with the rest kept, when a mount point lies inside.
+    delete. Raises StateUnsafe, with all of it kept, when a mount point lies inside, and
+    with the rest kept when one appears meanwhile.
     """
+    mounted = mount_inside(path)
+    if mounted is not None:
+        raise StateUnsafe(mounted, "another file system is mounted there")
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -438,21 +442,36 @@ def tree_size(path: Path) -> int:
     return total
 
 
+def mount_inside(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
+    """A mount point below a folder, `None` when there is none or the system does not tell.
+
+    A folder of the same file system that is mounted there too has the device number of
+    what is round it: only the kernel's list gives it away.
+    """
+    root = os.fsencode(os.path.realpath(path)).rstrip(b"/") + b"/"
+    return next((Path(os.fsdecode(place)) for place, _ in _mounts(mounts) if place.startswith(root)), None)
+
+
 def network_file_system(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The type of the network file system that `path` lies on, `None` when it is local or unknown."""
+    wanted = os.fsencode(os.path.realpath(path))
+    best, kind = b"", None
+    for mounted, found in _mounts(mounts):
+        inside = wanted == mounted or wanted.startswith(mounted.rstrip(b"/") + b"/")
+        if inside and len(mounted) >= len(best):
+            best, kind = mounted, found
+    return kind if kind in _NETWORK_TYPES else None
+
+
+def _mounts(mounts: Path) -> Iterator[tuple[bytes, str]]:
+    """Every mount point with the type of what is mounted, in the order of mounting."""
     try:
         lines = mounts.read_bytes().splitlines()
     except OSError:
-        return None
-    wanted = os.fsencode(os.path.realpath(path))
-    best, kind = b"", None
+        return
     for line in lines:
         left, _, right = line.partition(b" - ")
         fields = left.split()
-        if len(fields) < 5 or not right:
-            continue
-        mounted = re.sub(_MOUNT_ESCAPE, lambda escaped: bytes([int(escaped[1], 8)]), fields[4])
-        inside = wanted == mounted or wanted.startswith(mounted.rstrip(b"/") + b"/")
-        if inside and len(mounted) >= len(best):
-            best, kind = mounted, os.fsdecode(right.split()[0])
-    return kind if kind in _NETWORK_TYPES else None
+        if len(fields) >= 5 and right:
+            place = re.sub(_MOUNT_ESCAPE, lambda escaped: bytes([int(escaped[1], 8)]), fields[4])
+            yield place, os.fsdecode(right.split()[0])

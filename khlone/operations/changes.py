@@ -48,6 +48,29 @@ def read_status(
     return parse_status(done.stdout)
 
 
+def read_trashed(app: App, worktree: Path, admin: Path, head: str) -> Changes:
+    """How a worktree in the trash differs from a commit; raises GitFailed when git cannot read it.
+
+    Its branch may be gone, and its two folders do not know each other. Submodules are not looked at.
+    """
+    environment = {
+        "GIT_DIR": os.fspath(admin),
+        "GIT_COMMON_DIR": os.fspath(app.location.common_dir),
+        "GIT_WORK_TREE": os.fspath(worktree),
+    }
+
+    def ask(*arguments: str) -> tuple[str, ...]:
+        done = app.repository.git(*arguments, cwd=worktree, environment=environment)
+        return tuple(os.fsdecode(name) for name in done.stdout.split(b"\0") if name)
+
+    differing = ("diff", "--name-only", "-z", "--no-ext-diff", "--no-textconv", "--no-renames")
+    return Changes(
+        staged=ask(*differing, "--ignore-submodules=all", "--cached", head, "--"),
+        unstaged=ask(*differing, "--ignore-submodules=all", head, "--"),
+        untracked=ask("ls-files", "--others", "--exclude-standard", "-z"),
+    )
+
+
 def parse_status(output: bytes) -> Status:
     """Read porcelain v2 with NUL ends."""
     head = branch = None

@@ -8,8 +8,10 @@ by age and by total size, oldest first; see purge.py for what stays of it.
 from __future__ import annotations
 
 import datetime
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from khlone.app import App
 from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive, Untouched
@@ -64,14 +66,25 @@ def _kept(name: str, error: KhloneError) -> Kept:
 
 
 def _require_done_with(app: App, clone: CloneRecord) -> None:
-    """Raise for what `remove` would not mind and a sweep must: a clone just made, locked by hand, or stood in."""
-    if app.location.git_dir == undo.admin_path(app, clone):
+    """Raise for what `remove` would not mind and a sweep must: a clone just made, locked by hand, or worked from."""
+    if app.location.git_dir == undo.admin_path(app, clone) or _is_called_from(app, clone):
         raise SessionLive(clone.name, ["this command"])
     entry = read_entry(undo.admin_path(app, clone))
     if entry is not None and entry.locked is not None and entry.locked != create.lock_reason(clone):
         raise CloneLocked(clone.name, entry.locked)
     if clone.merged_head is None and app.repository.read_ref(clone.ref) == clone.base:
         raise Untouched(clone.name)
+
+
+def _is_called_from(app: App, clone: CloneRecord) -> bool:
+    """Whether a session of the clone, or somebody who stands in it, calls: `remove` leaves its callers aside."""
+    if app.environment.get("KHLONE_ID") == clone.id:
+        return True
+    try:
+        here = Path.cwd()
+    except OSError:
+        return False
+    return here.is_relative_to(os.path.realpath(clone.path))
 
 
 # -- the trash -----------------------------------------------------------------------------
@@ -101,11 +114,10 @@ def _prune_trash(app: App, age_s: float, size: int | None, request: PruneRequest
     kept: list[Kept] = []
     purged: list[str] = []
     for entry in going:
-        if request.dry_run:
-            purged.append(entry.id)
-            continue
         try:
-            if purge.purge(app, entry):
+            if request.dry_run:
+                purge.require_second_copy(app, entry)
+            elif purge.purge(app, entry):
                 app.told(f"{entry.clone.name} ({entry.id}): its files are deleted, what git has of them stays in trash")
         except (KhloneError, OSError) as error:
             failed = error if isinstance(error, KhloneError) else KhloneError(str(error))

@@ -1,9 +1,9 @@
 """How is something in the trash deleted for good, without losing what nothing else holds?
 
 The folder goes: what git keeps of it, the snapshot commit, stays with its trash entry
-unless some branch, tag or remote branch contains all of it. From the journal entry on it
-only rolls forward; what was begun to be deleted is first renamed, so that no restore
-ever finds half a folder.
+unless some branch, tag or remote branch contains all of it. A folder that has work which
+no commit holds stays. From the journal entry on it only rolls forward; what was begun to
+be deleted is first renamed, so that no restore ever finds half a folder.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import cast
 
 from khlone import faults, files, values
 from khlone.app import App
-from khlone.errors import KhloneError, NoSuchTrash
+from khlone.errors import GitFailed, KhloneError, NoSuchTrash, OnlyCopy, StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneState, Holds, OperationKind, Outcome
-from khlone.operations import journal, undo
+from khlone.operations import changes, journal, undo
 from khlone.operations.remove import trash_folder, trash_meta
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
@@ -32,14 +32,15 @@ _ELSEWHERE = ("refs/heads", "refs/tags", "refs/remotes")
 def purge(app: App, entry: TrashRecord) -> bool:
     """Delete a trash entry's folders; says whether its snapshot stays restorable.
 
-    Raises CloneBusy or NoSuchTrash when another command was faster, and StateUnsafe, with
-    the rest kept, when another file system is mounted inside.
+    Raises what `require_second_copy` does, and CloneBusy or NoSuchTrash when another
+    command was faster.
     """
     clone = entry.clone
     with journal.held(app, clone.id, clone.name) as lock:
         current = next((one for one in app.registry.trash() if one.id == entry.id), None)
         if current is None or current.clone.state is not CloneState.TRASHED:
             raise NoSuchTrash(entry.id)
+        require_second_copy(app, entry)
         plan: dict[str, object] = {
             "operation": journal.new_operation_id(),
             "clone": journal.to_json(clone),
@@ -53,14 +54,38 @@ def purge(app: App, entry: TrashRecord) -> bool:
         try:
             with files.explained(app.state_dir):
                 faults.point("purge.reserved")
-                _advance(app, plan, lock)
+                kept = _advance(app, plan, lock)
         except (KhloneError, OSError) as error:
             with app.registry.transaction() as change:
                 change.move_clone(clone, CloneState.TRASHED, from_states=(CloneState.PURGING,))
                 change.end_operation(str(plan["operation"]), Outcome.STUCK, str(error)[:500])
             raise
     faults.point("purge.finished")
-    return bool(plan["keep"])
+    return kept
+
+
+def require_second_copy(app: App, entry: TrashRecord) -> None:
+    """Raise OnlyCopy while the folder has work that is not in the snapshot, StateUnsafe while it has a mount point.
+
+    Ignored files do not count, nor do submodules; a repository inside that is neither does.
+    """
+    folder = trash_folder(app, entry.clone.id, entry.id)
+    mounted = files.mount_inside(folder)
+    if mounted is not None:
+        raise StateUnsafe(mounted, "another file system is mounted there")
+    if not files.exists(folder / "worktree"):
+        return
+    try:
+        found = changes.read_trashed(app, folder / "worktree", folder / "admin", entry.head)
+    except GitFailed as error:
+        if entry.snapshot == entry.head:
+            raise OnlyCopy(entry.clone.name, entry.id, []) from error
+        return
+    left = [name for name in found.untracked if name.endswith("/")]
+    if entry.snapshot == entry.head:
+        left = list(found.uncommitted)
+    if left:
+        raise OnlyCopy(entry.clone.name, entry.id, left)
 
 
 def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
@@ -75,7 +100,7 @@ def _is_elsewhere(app: App, snapshot: str) -> bool:
     return done.status == 0 and bool(done.stdout.strip())
 
 
-def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> None:
+def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> bool:
     clone = journal.from_json(cast("Mapping[str, object]", plan["clone"]), CloneState.PURGING)
     operation_id, trash_id, keep = str(plan["operation"]), str(plan["trash"]), bool(plan["keep"])
     folder = trash_folder(app, clone.id, trash_id)
@@ -92,11 +117,16 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> None:
         emptied = values.replace(
             entry, clone=values.replace(entry.clone, state=CloneState.TRASHED), bytes=0, holds=holds
         )
+    ref = f"refs/khlone/trash/{clone.id}/{trash_id}"
+    if not keep:
+        # The branch that had all of it may have gone while this lay unfinished.
+        found = app.repository.read_ref(ref)
+        keep = found is not None and not _is_elsewhere(app, found)
     if keep and emptied is not None:
         files.write_atomic(folder / "meta.json", json.dumps(trash_meta(emptied)).encode() + b"\n")
     else:
+        _drop_ref(app, ref, operation_id, lock)
         _drop_folder(folder)
-        _drop_ref(app, f"refs/khlone/trash/{clone.id}/{trash_id}", operation_id, lock)
     faults.point("purge.refs")
     lock.verify()
     with app.registry.transaction() as change:
@@ -107,6 +137,7 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> None:
         else:
             change.delete_clone(clone.id)
     faults.point("purge.ended")
+    return keep and emptied is not None
 
 
 def _delete(folder: Path, name: str) -> None:
