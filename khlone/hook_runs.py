@@ -343,8 +343,9 @@ def start(prepared: Prepared, environment: Mapping[str, str]) -> None:
         # Isolated, with what this process searches: a working folder or PYTHONPATH brings nothing along.
         path = [entry for entry in sys.path if os.path.isabs(entry)]
         argv = [sys.executable, "-I", "-c", _BOOT, os.fspath(place), *path]
-        # Not marked as part of the hook that this process may be part of, which ends with all that it started.
-        kept = {name: value for name, value in process.scrubbed(environment).items() if name != RUN_VARIABLE}
+        # Neither a process of the clone in which this one was called, nor part of the hook that this one is part
+        # of, which ends with all that it started.
+        kept = {name: value for name, value in process.scrubbed(environment).items() if name not in OF_A_CLONE}
         process.start_detached(argv, environment=kept)
     except BaseException:
         files.remove_tree(place)

@@ -174,6 +174,22 @@ def khlone_gate(clone: Clone, candidate: Candidate) -> Verdict | None:
 
 
 @hookspec
+def khlone_pre_sync(clone: Clone) -> None:
+    """Gate: may hold a clone back before its branch gets what its target has.
+
+    Runs where there is something to bring, not with `--dry-run`. `Refusal` keeps this clone
+    as it is (`vetoed`), any other exception too (`plugin-failed`); the other clones go on::
+
+        from khlone import Refusal, hookimpl
+
+        @hookimpl
+        def khlone_pre_sync(clone):
+            if (clone.path / "FROZEN").exists():
+                raise Refusal("FROZEN says so")
+    """
+
+
+@hookspec
 def khlone_pre_cleanup(clone: Clone, plan: RemovePlan) -> None:
     """Gate: may keep a clone before it is moved to the trash.
 
@@ -422,6 +438,21 @@ def khlone_post_merge(clone: Clone, result: MergeResult) -> None:
         @hookimpl
         def khlone_post_merge(clone, result):
             print(f"{clone.name} is in {result.target} at {result.new}")
+    """
+
+
+@hookspec
+def khlone_post_sync(clone: Clone) -> None:
+    """Notify: tells that a clone's branch and worktree have what its target has.
+
+    Runs once for each clone that `sync` has changed. Whatever it raises is a warning, and
+    the change stands::
+
+        from khlone import hookimpl
+
+        @hookimpl
+        def khlone_post_sync(clone):
+            print(f"{clone.name} is at {clone.head}")
     """
 
 

@@ -139,6 +139,10 @@ class Plugins:
         """Before a merge is computed; raises Refusal or PluginFailed."""
         self._gate("khlone_pre_merge", clone=clone, plan=plan)
 
+    def pre_sync(self, clone: Clone) -> None:
+        """Before a clone gets what its target has; raises Refusal or PluginFailed."""
+        self._gate("khlone_pre_sync", clone=clone)
+
     def pre_cleanup(self, clone: Clone, plan: RemovePlan) -> None:
         """Before a clone is moved to the trash; raises Refusal or PluginFailed."""
         self._gate("khlone_pre_cleanup", clone=clone, plan=plan)
@@ -295,6 +299,10 @@ class Plugins:
     def post_merge(self, clone: Clone, result: MergeResult) -> list[str]:
         """Tell every plugin that the clone has landed; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_post_merge", clone=clone, result=result)
+
+    def post_sync(self, clone: Clone) -> list[str]:
+        """Tell every plugin that the clone has what its target has; returns the new problems, as `warnings` keeps."""
+        return self._notify("khlone_post_sync", clone=clone)
 
     def post_cleanup(self, clone: Clone) -> list[str]:
         """Tell every plugin that the clone is gone; returns the new problems, also kept in `warnings`."""

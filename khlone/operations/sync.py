@@ -94,9 +94,14 @@ def sync(app: App, request: SyncRequest) -> SyncResult:
     for clone in clones:
         try:
             with files.explained(clone.path):
-                synced.append(_sync_one(app, clone, request, upstreams, rebase=rebase))
+                done = _sync_one(app, clone, request, upstreams, rebase=rebase)
         except KhloneError as error:
             kept.append(_as_kept(clone, error))
+            continue
+        synced.append(done)
+        now = app.registry.clone_by_id(clone.id)
+        if done.new != done.old and not request.dry_run and now is not None:
+            app.tell_problems(app.plugins.post_sync(journal.as_clone(now, head=done.new)))
     return SyncResult(synced=synced, kept=kept)
 
 
@@ -121,6 +126,9 @@ def _sync_one(
             raise CloneNotReady(clone.name, current.state if current else "gone", current.reason if current else None)
         upstream = upstreams.get(current.target or "")
         plan = plan_sync(app, current, upstream, rebase=rebase, force=request.force)
+        if plan.new != plan.old and not request.dry_run and app.plugins.has("khlone_pre_sync"):
+            app.plugins.pre_sync(journal.as_clone(current, head=plan.old))
+            plan = plan_sync(app, current, upstream, rebase=rebase, force=request.force)
         faults.point("sync.computed")
         if not request.dry_run:
             if plan.new != plan.old:

@@ -96,14 +96,14 @@ class ShellHooks:
             if clone.state is not CloneState.CREATING:
                 raise
 
-    @hookimpl(optionalhook=True)
+    @hookimpl
     def khlone_pre_sync(self, clone: Clone) -> None:
         """Run pre-sync."""
         if self._found() is not None:
             self._freeze("post-sync", clone)
             self._run("pre-sync", clone)
 
-    @hookimpl(optionalhook=True)
+    @hookimpl
     def khlone_post_sync(self, clone: Clone) -> None:
         """Start post-sync."""
         self._start("post-sync", clone)

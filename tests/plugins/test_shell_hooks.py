@@ -129,7 +129,7 @@ def test_a_hook_sees_all_variables_only_if_it_says_so(
 
 def test_each_event_runs_its_hooks_in_their_order(khlone: Khlone, repository: Path, tmp_path: Path) -> None:
     events = tmp_path / "events"
-    kinds = ("create", "spawn", "merge", "cleanup")
+    kinds = ("create", "spawn", "sync", "merge", "cleanup")
     hooks = {f"{when}-{kind}": f"echo $KHLONE_HOOK $PWD >> {events}" for kind in kinds for when in ("pre", "post")}
     approved(repository, hooks)
 
@@ -140,6 +140,10 @@ def test_each_event_runs_its_hooks_in_their_order(khlone: Khlone, repository: Pa
     told("post-create")
     assert khlone("exec", "one", "--", "git", "commit", "--allow-empty", "-qm", "x", cwd=path).code == 0
     told("post-spawn")
+    wait_until(lambda: not running())
+    make_commit(repository, {"more.txt": "more\n"}, "more")
+    assert khlone("sync", "one", cwd=repository).code == 0
+    told("post-sync")
     assert khlone("merge", "one", cwd=repository).code == 0
     told("post-merge")
     wait_until(lambda: not running())
@@ -178,6 +182,20 @@ def test_a_failing_pre_merge_hook_holds_its_clone_and_the_others_land(
 
     assert [one["name"] for one in found["landed"]] == ["good"]
     assert [(one["name"], one["code"]) for one in found["held"]] == [("bad", "vetoed")]
+
+
+def test_a_failing_pre_sync_hook_keeps_its_clone_as_it_is(
+    khlone: Khlone, git: Git, repository: Path, commit: Commit
+) -> None:
+    approved(repository, {"pre-sync": "exit 1"})
+    new(khlone, repository, "one")
+    commit(repository, {"more.txt": "more\n"}, "more")
+    before = branches(git, repository)
+
+    done = khlone("sync", "one", "--json", cwd=repository)
+
+    assert (done.code, done.json()["kept"][0]["code"]) == (1, "vetoed")
+    assert branches(git, repository) == before
 
 
 def test_steps_run_one_after_the_other_up_to_the_first_that_fails(khlone: Khlone, repository: Path) -> None:
