@@ -25,6 +25,7 @@ RESTORE = [name for name in faults.POINTS if name.startswith("restore.")]
 ADOPT = [name for name in faults.POINTS if name.startswith("adopt.") and name != "adopt.undo"]
 RENAME = [name for name in faults.POINTS if name.startswith("rename.")]
 SYNC = [name for name in faults.POINTS if name.startswith("sync.")]
+PURGE = [name for name in faults.POINTS if name.startswith("purge.")]
 TAKE_BACK = [name for name in faults.POINTS if name.startswith("undo.")]
 #: Points at which nothing is open: the operation is not begun yet, or has ended.
 OUTSIDE = {
@@ -38,6 +39,8 @@ OUTSIDE = {
     "remove.finished",
     "restore.ready",
     "restore.finished",
+    "purge.ended",
+    "purge.finished",
     "adopt.adopted",
     "adopt.finished",
     "rename.renamed",
@@ -454,8 +457,93 @@ def test_an_edit_in_a_half_moved_clone_stops_recovery_and_is_kept(sandbox: Sandb
     assert (path / "src/part0/file0.txt").read_text() == "changed\n" * 50
 
 
+EMPTY_TRASH = ("prune", "--trash", "--age", "0")
+
+
+def throw_away(box: Sandbox) -> dict[str, bytes]:
+    """Remove a clone with all kinds of work, its branch too; returns the bytes of each file but the ignored one."""
+    box.khlone("new", "one")
+    before = fill(box, "one")
+    assert box.khlone("remove", "--force", "one").code == 0
+    box.git("branch", "-D", "one")
+    del before["secret.log"]
+    return before
+
+
+def collect_garbage(box: Sandbox) -> None:
+    """Let go of every object that no ref keeps."""
+    box.git("reflog", "expire", "--expire=now", "--all")
+    box.git("gc", "-q", "--prune=now")
+
+
+@pytest.mark.parametrize("finisher", ["doctor", "prune"])
+@pytest.mark.parametrize("point", PURGE)
+def test_a_killed_purge_is_finished_and_its_snapshot_restorable(sandbox: Sandbox, point: str, finisher: str) -> None:
+    before = throw_away(sandbox)
+
+    kill_at(sandbox, point, *EMPTY_TRASH)
+    if finisher == "prune":
+        assert sandbox.khlone(*EMPTY_TRASH).code == 0
+    recovered(sandbox)
+
+    assert [path.name for path in (sandbox.common_dir / "khlone/trash").glob("*/*/*")] == ["meta.json"]
+    assert list((sandbox.home / ".local/state/khlone/repositories").glob("*/trash/*/*")) == []
+    collect_garbage(sandbox)
+    assert sandbox.khlone("restore", "one").code == 0
+    assert contents(sandbox.clone_path("one")) == before
+    assert sandbox.violations() == []
+
+
+@pytest.mark.parametrize("point", PURGE)
+def test_a_killed_purge_of_what_a_branch_contains_leaves_nothing(sandbox: Sandbox, point: str) -> None:
+    sandbox.khlone("new", "one")
+    sandbox.write(sandbox.clone_path("one"), {"src/new.txt": "new\n", "secret.log": "ignored\n"})
+    sandbox.commit(sandbox.clone_path("one"), "work")
+    assert sandbox.khlone("merge", "--remove", "one").code == 0
+
+    kill_at(sandbox, point, *EMPTY_TRASH)
+    recovered(sandbox)
+
+    assert sandbox.rows("SELECT * FROM clones") == sandbox.rows("SELECT * FROM trash") == []
+    assert list((sandbox.common_dir / "khlone/trash").iterdir()) == []
+    assert list((sandbox.home / ".local/state/khlone/repositories").glob("*/trash/*/*")) == []
+    assert sandbox.git("for-each-ref", "refs/khlone") == ""
+
+
+def test_a_purge_that_was_killed_half_way_through_a_folder_deletes_the_rest(sandbox: Sandbox) -> None:
+    before = throw_away(sandbox)
+    kill_at(sandbox, "purge.reserved", *EMPTY_TRASH)
+    (worktree,) = (sandbox.common_dir / "khlone/trash").glob("*/*/worktree")
+    going = worktree.rename(worktree.with_name("worktree.purging"))
+    (going / "committed.txt").unlink()
+
+    assert sandbox.khlone("restore", "one").code == 0
+
+    assert not going.exists()
+    assert contents(sandbox.clone_path("one")) == before
+    assert sandbox.violations() == []
+
+
+@pytest.mark.parametrize("point", [name for name in PURGE if name not in OUTSIDE])
+def test_a_purge_that_fails_half_way_is_told_and_tried_again(sandbox: Sandbox, point: str) -> None:
+    before = throw_away(sandbox)
+
+    failed = sandbox.khlone(*EMPTY_TRASH, "--json", KHLONE_FAULT=f"{point}:raise:ENOSPC")
+
+    assert failed.code == 0
+    assert "no-space" in failed.out
+    assert sandbox.violations() == []
+    again = sandbox.khlone(*EMPTY_TRASH, "--json").json()
+    assert again["kept"] == []
+    assert len(list(again["purged"])) == 1  # type: ignore[call-overload]
+    assert sandbox.khlone("restore", "one").code == 0
+    assert contents(sandbox.clone_path("one")) == before
+    assert list((sandbox.common_dir / "khlone/trash").iterdir()) == []
+    assert sandbox.violations() == []
+
+
 def test_every_fault_point_is_killed_by_a_test_here() -> None:
     covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored", "merge.pinned"}
-    covered |= {*ADOPT, *RENAME, *SYNC, *TAKE_BACK, "adopt.undo"}
+    covered |= {*PURGE, *ADOPT, *RENAME, *SYNC, *TAKE_BACK, "adopt.undo"}
 
     assert covered == set(faults.POINTS)

@@ -69,7 +69,7 @@ def names(box: Sandbox, state: str) -> list[str]:
 def next_command(box: Sandbox, chance: random.Random, number: int) -> list[str]:
     """A command that has something to do in the present state."""
     live, trashed = names(box, "'ready', 'merged'"), names(box, "'trashed'")
-    verb = chance.choice(["new", "merge", "merge", "remove", "restore"])
+    verb = chance.choice(["new", "merge", "merge", "remove", "restore", "prune"])
     if verb == "merge" and live:
         name = chance.choice(live)
         box.write(box.clone_path(name), {f"src/{name}-{number}.txt": f"{number}\n" * 30})
@@ -81,6 +81,8 @@ def next_command(box: Sandbox, chance: random.Random, number: int) -> list[str]:
         return ["remove", "--force", name]
     if verb == "restore" and trashed:
         return ["restore", chance.choice(trashed)]
+    if verb == "prune" and trashed:
+        return ["prune", "--trash", "--age", "0"]
     return ["new", f"c{number}"]
 
 
