@@ -286,6 +286,21 @@ def showing_plugins(ask: Ask, project: Path) -> None:
     assert not any(one["loaded"] for one in ask("--no-plugins", "plugins", cwd=project, answer="plugins")["plugins"])
 
 
+def git_hooks(ask: Ask, project: Path) -> None:
+    """Git hooks come, for clones and for all, are shown, one of them replaced by another, and go."""
+    make_commit(ask.new("one", cwd=project), {"one.txt": "one\n"}, "one")
+    assert ask("hooks", "status", cwd=project)["scope"] is None
+    assert ask("hooks", "install", "--clones", "--dry-run", cwd=project)["changed"]
+    assert ask("hooks", "install", "--clones", cwd=project)["done"]
+    make_commit(Path(ask("path", "one", cwd=project)["path"]), {"one.txt": "two\n"}, "two")
+    assert ask("hooks", "status", cwd=project)["worktrees"][1]["moves"] == 1
+    assert ask("hooks", "remove", cwd=project)["done"]
+    write(project / ".git" / "hooks", {"post-commit": "#!/bin/sh\n"})
+    assert ask("hooks", "install", "--all", cwd=project)["scope"] == "all"
+    write(project / ".git" / "hooks", {"post-commit": "#!/bin/sh\n"})
+    assert "unchained" in {hook["state"] for hook in ask("hooks", "status", cwd=project)["hooks"]}
+
+
 def refusals(ask: Ask, project: Path) -> None:
     """Each exit code has its error document, on usage errors too."""
 
@@ -353,6 +368,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     mending: {"new", "doctor"},
     hooks: {"new", "path", "trust", "untrust", "hook"},
     showing_plugins: {"plugins"},
+    git_hooks: {"new", "path", "hooks"},
     refusals: {"new", "error"},
 }
 
