@@ -243,6 +243,25 @@ def keeping_up_and_taking_back(ask: Ask, project: Path) -> None:
     assert [one["branch"] for one in moved] == ["two", "topic", None]
 
 
+def looking_back(ask: Ask, project: Path) -> None:
+    """What a clone changed, what was done, what is done with, what is purged."""
+    path = ask.new("done", cwd=project)
+    fresh = ask.new("fresh", cwd=project)
+    make_commit(path, {"new.txt": "new\n", "bytes": b"\0\1"}, "work")
+    write(fresh, {"untracked.txt": "x\n"})
+
+    assert {one["path"]: one["added"] for one in ask("diff", "done", cwd=project)["files"]} == {
+        "new.txt": 1,
+        "bytes": None,
+    }
+    assert ask("diff", cwd=fresh)["files"][0]["status"] == "A"
+    ask("merge", "done", cwd=project)
+    assert by_name(ask("prune", cwd=project)["kept"])["fresh"]["code"] == "untouched"
+    assert len(ask("prune", "--trash", "--age", "0s", cwd=project)["purged"]) == 1
+    kinds = [one["kind"] for one in ask("log", cwd=project)["operations"]]
+    assert kinds == ["purge", "remove", "merge", "create", "create"]
+
+
 def mending(ask: Ask, project: Path) -> None:
     """The doctor finds nothing, then a clone's fault and a foreign one, and mends them."""
     assert ask("doctor", cwd=project)["findings"] == []
@@ -253,7 +272,7 @@ def mending(ask: Ask, project: Path) -> None:
     found = ask("doctor", cwd=project, code=1)["findings"]
 
     assert {(one["code"], one["clone"]) for one in found} >= {
-        ("worktree-missing", "one"),
+        ("worktree-moved", "one"),
         ("broken-admin-folder", None),
         ("git-fails", None),
     }
@@ -365,6 +384,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging_through_a_gate: {"new", "merge"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
+    looking_back: {"new", "diff", "merge", "prune", "log"},
     mending: {"new", "doctor"},
     hooks: {"new", "path", "trust", "untrust", "hook"},
     showing_plugins: {"plugins"},
