@@ -90,7 +90,7 @@ def require_second_copy(app: App, entry: TrashRecord) -> None:
 
 def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     """Finish a purge whose process died."""
-    _advance(app, operation.plan, lock)
+    _advance(app, operation.plan, lock, outcome=Outcome.RECOVERED)
     return []
 
 
@@ -100,7 +100,7 @@ def _is_elsewhere(app: App, snapshot: str) -> bool:
     return done.status == 0 and bool(done.stdout.strip())
 
 
-def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> bool:
+def _advance(app: App, plan: Mapping[str, object], lock: HeldLock, *, outcome: Outcome = Outcome.DONE) -> bool:
     clone = journal.from_json(cast("Mapping[str, object]", plan["clone"]), CloneState.PURGING)
     operation_id, trash_id, keep = str(plan["operation"]), str(plan["trash"]), bool(plan["keep"])
     folder = trash_folder(app, clone.id, trash_id)
@@ -130,7 +130,7 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> bool:
     faults.point("purge.refs")
     lock.verify()
     with app.registry.transaction() as change:
-        change.end_operation(operation_id, Outcome.DONE)
+        change.end_operation(operation_id, outcome)
         if keep and emptied is not None:
             change.move_clone(clone, CloneState.TRASHED)
             change.insert_trash(emptied)

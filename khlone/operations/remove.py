@@ -232,10 +232,10 @@ def trash_folder(app: App, clone_id: str, trash_id: str) -> Path:
 
 def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     """Finish a removal whose process died."""
-    return _advance(app, operation.plan, lock)
+    return _advance(app, operation.plan, lock, outcome=Outcome.RECOVERED)
 
 
-def _advance(app: App, plan: object, lock: HeldLock) -> list[str]:
+def _advance(app: App, plan: object, lock: HeldLock, *, outcome: Outcome = Outcome.DONE) -> list[str]:
     """Every step from the journal entry to the commit point; each does nothing when it is done already."""
     written = cast("dict[str, object]", plan)
     clone = journal.from_json(cast("dict[str, object]", written["clone"]), CloneState.REMOVING)
@@ -275,7 +275,7 @@ def _advance(app: App, plan: object, lock: HeldLock) -> list[str]:
     with app.registry.transaction() as change:
         change.move_clone(clone, CloneState.TRASHED)
         change.insert_trash(record)
-        change.end_operation(trash_id, Outcome.DONE)
+        change.end_operation(trash_id, outcome)
     faults.point("remove.trashed")
     return messages
 

@@ -180,10 +180,10 @@ def _require_free(clone: CloneRecord, others: list[CloneRecord]) -> None:
 
 def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     """Finish a rename whose process died."""
-    return _advance(app, operation.plan, lock)
+    return _advance(app, operation.plan, lock, outcome=Outcome.RECOVERED)
 
 
-def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> list[str]:
+def _advance(app: App, plan: Mapping[str, object], lock: HeldLock, *, outcome: Outcome = Outcome.DONE) -> list[str]:
     """Every step from the journal entry to the commit point; each does nothing when it is done already."""
     state = CloneState(str(plan["state"]))
     old = journal.from_json(cast("Mapping[str, object]", plan["old"]), state)
@@ -204,7 +204,7 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock) -> list[str]:
         change.rename_clone(new.id, name=new.name, branch=new.branch, path=new.path)
         if new.branch != old.branch:
             change.retarget(old.branch, new.branch)
-        change.end_operation(operation, Outcome.DONE)
+        change.end_operation(operation, outcome)
     faults.point("rename.renamed")
     return notes
 

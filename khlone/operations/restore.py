@@ -166,10 +166,12 @@ def _free(wanted: str, is_free: Callable[[str], bool]) -> str:
 
 def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     """Finish a restoration whose process died."""
-    return _advance(app, operation.plan, lock, step=operation.step)
+    return _advance(app, operation.plan, lock, outcome=Outcome.RECOVERED, step=operation.step)
 
 
-def _advance(app: App, plan: Mapping[str, object], lock: HeldLock, *, step: str = "") -> list[str]:
+def _advance(
+    app: App, plan: Mapping[str, object], lock: HeldLock, *, step: str = "", outcome: Outcome = Outcome.DONE
+) -> list[str]:
     clone = journal.from_json(cast("Mapping[str, object]", plan["clone"]), CloneState.CREATING)
     operation_id, trash_id, head = str(plan["operation"]), str(plan["trash"]), str(plan["head"])
     folder = trash_folder(app, clone.id, trash_id)
@@ -193,7 +195,7 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock, *, step: str 
         change.move_clone(clone, CloneState.READY)
         change.note_merged(clone.id, None)
         change.delete_trash(trash_id)
-        change.end_operation(operation_id, Outcome.DONE)
+        change.end_operation(operation_id, outcome)
     faults.point("restore.ready")
     return notes
 
