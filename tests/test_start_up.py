@@ -27,8 +27,10 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "list": (("list",), {"sqlite3"}),
     "show": (("show", "one"), {"sqlite3"}),
     "cd": (("cd", "one"), {"sqlite3"}),
-    "completion": (("completion", "fish"), set(CLICK)),
-    "setup": (("setup", "--shell", "bash", "--dry-run"), set(CLICK)),
+    # These two look at the module of every verb.
+    "completion": (("completion", "fish"), {"sqlite3", *CLICK}),
+    "setup": (("setup", "--shell", "bash", "--dry-run"), {"sqlite3", *CLICK}),
+    "hooks": (("hooks", "status"), {"sqlite3", *CLICK}),
     "env": (("env", "one"), {"sqlite3", "pluggy", "inspect"}),
     "trash": (("trash",), {"sqlite3", *CLICK}),
     "log": (("log",), {"sqlite3", *CLICK}),
