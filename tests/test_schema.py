@@ -109,6 +109,9 @@ def running(ask: Ask, project: Path) -> None:
     assert (ended["exit"], ended["signal"]) == (None, 9)
     assert run("yes | head -c 1100000", 0)["truncated"]
     assert run(r"printf '\377'", 0)["stdout"] == "\ufffd"
+    ask.new("two", cwd=project)
+    everywhere = ask("exec", "--all", "-j", "1", "--fail-fast", "--", "false", cwd=project, code=1)["results"]
+    assert [(one["name"], one["exit"], one["signal"]) for one in everywhere] == [("one", 1, None), ("two", None, None)]
 
 
 def every_state_of_a_clone(ask: Ask, project: Path) -> None:
