@@ -19,6 +19,7 @@ import pluggy
 
 from khlone import entry_points, hookspecs
 from khlone.entry_points import EntryPoint, Selection
+from khlone.errors import LIMITS, OverLimit
 from khlone.model import PluginReport
 from khlone.plugin_calls import FAILURES, Caller, cause, prints_apart
 
@@ -87,6 +88,9 @@ class Loaded:
             self.register(entry.name, plugin)
         except FAILURES as error:
             why = _why(error)
+            if isinstance(error, OSError) and error.errno in LIMITS:
+                # The plugin is not at fault, and what it guards must not go on without it.
+                raise OverLimit(f"cannot load plugin {entry.name!r}", why) from error
             self._report(entry, why, import_ms)
             log = None
             if not isinstance(error, Unusable):
