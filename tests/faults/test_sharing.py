@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from khlone import worktrees
 from khlone.app import App
 from khlone.model import NewRequest
+from khlone.operations import inspect
 from khlone.operations.create import create
 from tests.commands.steps import clone_names, document, footprint, new, refused
 from tests.faults.lab import (
@@ -56,6 +58,27 @@ def test_who_looks_while_others_write_is_never_refused_and_sees_whole_clones(khl
         assert {clone["state"] for clone in clones} <= {"creating", "ready", "removing"}
         assert "a" in [clone["name"] for clone in clones]
         assert all(clone["branch"] == clone["name"] and len(clone["base"]) == 40 for clone in clones)
+
+
+def test_a_clone_that_is_removed_while_it_is_looked_at_is_not_called_broken(
+    khlone: Khlone, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new(khlone, project, "a")
+    new(khlone, project, "b")
+    read = worktrees.read_entry
+    removals: list[int] = []
+
+    def read_late(path: Path) -> worktrees.AdminEntry | None:
+        if not removals:
+            removals.append(khlone("remove", "a", cwd=project).code)
+        return read(path)
+
+    monkeypatch.setattr(worktrees, "read_entry", read_late)
+
+    found = inspect.list_clones(App.open(project))
+
+    assert removals == [0]
+    assert [(one.name, one.state.value) for one in found] == [("b", "ready")]
 
 
 # -- a transaction that does not end -------------------------------------------------------
