@@ -69,7 +69,8 @@ def members(clones: Mapping[str, Path]) -> list[Member]:
     found = []
     for one in seen.values():
         clone = next((belongs[pid] for pid in _ancestors(one.pid, seen) if pid in belongs), None)
-        if clone is not None and one.pid not in ours:
+        # Neither this process and its callers, nor the git that it has just started there.
+        if clone is not None and one.pid not in ours and os.getpid() not in _ancestors(one.pid, seen):
             found.append(
                 Member(pid=one.pid, parent=one.parent, clone=clone, session=one.variables.get(_SESSION) or None)
             )

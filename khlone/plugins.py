@@ -114,8 +114,11 @@ class Plugins:
         return PluginFailed(plugin, where, cause(error), log=self._caller.note(plugin, where, seconds, error))
 
     def has(self, hook: str) -> bool:
-        """Whether any plugin implements the hook; AttributeError for a hook that does not exist."""
-        return bool(self._loaded.implementations(hook))
+        """Whether any plugin implements the hook and has something to do; AttributeError for an unknown hook.
+
+        A plugin that can tell that it has nothing to do says so by a method `is_idle`.
+        """
+        return any(not _is_idle(one.plugin) for one in self._loaded.implementations(hook))
 
     # -- gate: the first refusal stops
 
@@ -370,3 +373,11 @@ def _as_warning(plugin: str, hook: str, error: KhloneError) -> str:
     failed = error if isinstance(error, PluginFailed) else PluginFailed(plugin, hook, error.message)
     log = failed.facts.get("log")
     return failed.message if log is None else f"{failed.message}; the trace is in {log}"
+
+
+def _is_idle(plugin: object) -> bool:
+    asked = getattr(plugin, "is_idle", None)
+    try:
+        return bool(callable(asked) and asked() is True)
+    except Exception:  # noqa: BLE001 - a plugin that cannot tell is called
+        return False

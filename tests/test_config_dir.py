@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -329,9 +330,14 @@ def test_root_may_use_the_folders_of_a_user(dirs: ConfigDirs, tmp_path: Path) ->
     assert dirs.publish("c1", "op1", "claude").is_dir()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_state_folder_that_cannot_be_written_is_explained(dirs: ConfigDirs, tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_written_is_explained(
+    dirs: ConfigDirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "state").mkdir(mode=0o500)
 
+    def mkdir(path: str | Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "mkdir", mkdir)  # as the system answers everyone but root
     with pytest.raises(NotPermitted, match="cannot write"):
         dirs.publish("c1", "op1", "claude")

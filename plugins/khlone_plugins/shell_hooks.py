@@ -108,6 +108,10 @@ class ShellHooks:
         """Start post-sync."""
         self._start("post-sync", clone)
 
+    def is_idle(self) -> bool:
+        """Whether there is no file with hooks, so that khlone need not look again after calling."""
+        return self._found() is None
+
     def _found(self) -> Hooks | None:
         """The hooks, read once; None where there are none."""
         if not self._is_read and self._location is not None:

@@ -64,8 +64,8 @@ def test_filters_line_ends_and_attributes(
         script = tmp_path / name
         script.write_text(f"#!/bin/sh\nexec sed '{rule}'\n")
         script.chmod(0o755)
-        git("config", f"filter.swap.{name}", str(script), cwd=repository)
-    git("config", "filter.swap.required", "true", cwd=repository)
+        git("config", "--global", f"filter.swap.{name}", str(script), cwd=repository)
+    git("config", "--global", "filter.swap.required", "true", cwd=repository)
     git("config", "core.autocrlf", "true", cwd=repository)
     attributes = "*.swap filter=swap\nhidden.txt export-ignore\n*.id ident\n*.raw -text\n"
     commit(repository, {".gitattributes": attributes}, "attributes")

@@ -267,6 +267,20 @@ def session_ended(place: Place) -> None:
     assert example("khlone_session_ended").session_ended(place.clone, place.session) == []
 
 
+def pre_sync(place: Place) -> None:
+    """A frozen clone stays as it is."""
+    plugins = example("khlone_pre_sync")
+    plugins.pre_sync(place.clone)
+    (place.clone.path / "FROZEN").touch()
+    with pytest.raises(Refusal, match="FROZEN says so"):
+        plugins.pre_sync(place.clone)
+
+
+def post_sync(place: Place) -> None:
+    """It prints."""
+    assert example("khlone_post_sync").post_sync(place.clone) == []
+
+
 def post_merge(place: Place) -> None:
     """It prints."""
     result = MergeResult(target="main", old=place.old, new=place.new, gated=False, landed=[], held=[])
@@ -283,6 +297,7 @@ PRINTED: Mapping[str, str] = {
     "khlone_post_spawn": "7",
     "khlone_session_ended": "one exit 0",
     "khlone_post_merge": "one is in main at",
+    "khlone_post_sync": "one is at",
     "khlone_post_cleanup": "one is gone",
 }
 

@@ -47,6 +47,9 @@ def test_the_order_of_all_hooks_from_new_to_a_crash_and_its_recovery(
     assert khlone_command("merge", "one").code == 0
     assert since() == MERGED
 
+    assert khlone_command("sync", "one").code == 0
+    assert since() == ["opened", "pre_sync", "post_sync"]
+
     assert khlone_command("doctor").code == 0
     assert since() == ["opened", "diagnose"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.commands.steps import branches, clone_names, footprint, new, refused
-from tests.support import Commit, Git, Khlone, make_commit, run_khlone, write
+from tests.support import STEERING, Commit, Git, Khlone, make_commit, run_khlone, write
 
 #: Longer than anything here takes; only a test that fails waits so long.
 PATIENCE_S = 60.0
@@ -95,7 +95,9 @@ def test_a_hook_gets_its_context_as_variables_and_as_one_json_object(
     assert done.code == 0, done
     variables = dict(line.split("=", 1) for line in told.read_text().splitlines())
     assert {
-        name: variables[name] for name in variables if name.startswith("KHLONE_") and name != "KHLONE_HOOK_RUN"
+        name: variables[name]
+        for name in variables
+        if name.startswith("KHLONE_") and name not in {"KHLONE_HOOK_RUN", *STEERING}
     } == {
         "KHLONE_HOOK": "pre-spawn",
         "KHLONE_NAME": "one",
