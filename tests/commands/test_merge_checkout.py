@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.merging import Stopping, held, landed, merge, oid, parents, shown, worked
+from tests.commands.merging import Stopping, held, landed, merge, oid, parents, worked
 from tests.commands.steps import NOTES, document, edited, local_state, new, refs, refused, show, tree
-from tests.support import KHLONE, Commit, Git, Khlone, make_commit, write
+from tests.support import KHLONE, Commit, Git, Khlone, write
 
 
 def snapshot(git: Git, worktree: Path) -> tuple[object, ...]:
@@ -612,47 +612,6 @@ exec "{real}" "$@"
     )
     shim.chmod(0o755)
     return {"PATH": f"{shim.parent}:{os.environ['PATH']}"}
-
-
-def test_a_user_who_goes_on_committing_loses_nothing(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
-    names = ("a", "b", "c")
-    for name in names:
-        worked(khlone, commit, project, name, {f"{name}.txt": f"{name}\n"})
-    (project / "docs/guide.md").write_text("unstaged\n")
-    mine: list[str] = []
-    refusals: list[str] = []
-    ended = threading.Event()
-
-    def go_on() -> None:
-        while not ended.is_set():
-            number = len(mine)
-            try:
-                make_commit(project, {f"mine{number}.txt": f"{number}\n"}, f"mine {number}")
-            except AssertionError as error:
-                refusals.append(str(error))
-            else:
-                mine.append(f"mine {number}")
-            ended.wait(0.1)
-
-    user = threading.Thread(target=go_on)
-    user.start()
-    try:
-        found = merge(khlone, project, *names)
-    finally:
-        ended.set()
-        user.join()
-
-    subjects = git("log", "--format=%s", "main", cwd=project).splitlines()
-    assert landed(found) == list(names)
-    assert mine
-    assert [text for text in refusals if "lock" not in text] == []
-    assert set(mine) <= set(subjects)
-    assert {f"Merge branch '{name}'" for name in names} <= set(subjects)
-    # The user's last commit may have been refused the lock: what was added for it stays added.
-    refused_last = {f"A  mine{len(mine)}.txt"}
-    status = set(git("status", "--porcelain", "--untracked-files=no", cwd=project).splitlines())
-    assert status - refused_last == {" M docs/guide.md"}
-    assert all(shown(git, project, f"{name}.txt") == f"{name}\n" for name in names)
 
 
 def test_inside_a_hook_of_the_checkout_the_index_stays_whole(

@@ -204,30 +204,6 @@ def collecting(project: Path) -> Iterator[list[int]]:
     thread.join()
 
 
-def test_collections_beside_removals_and_restores_take_nothing(
-    khlone: Khlone, git: Git, commit: Commit, project: Path, collecting: list[int]
-) -> None:
-    path = new(khlone, project, "a")
-    git("checkout", "-q", "--detach", cwd=path)
-    alone = commit(path, {"alone.txt": "alone\n"}, "on no branch")
-    (path / "staged.txt").write_text("staged\n")
-    git("add", "staged.txt", cwd=path)
-    (path / "loose.txt").write_text("loose\n")
-    files = tree(path)
-
-    codes: list[int] = []
-    while collecting.count(0) < 4 or len(codes) < 4:
-        codes += [khlone(*verb, cwd=project).code for verb in (("remove", "--force", "a"), ("restore", "a"))]
-
-    assert set(codes) == {0}
-    # git itself gives up on a collection that looks at a worktree in the moment in which that leaves.
-    assert 0 in collecting
-    assert tree(path) == files
-    assert git("rev-parse", "HEAD", cwd=path).strip() == alone
-    assert git("show", ":staged.txt", cwd=path) == "staged\n"
-    git("fsck", "--no-dangling", cwd=project)
-
-
 def test_no_verb_starts_a_collection(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
     git("config", "gc.auto", "1", cwd=project)
     git("config", "gc.autoDetach", "false", cwd=project)
