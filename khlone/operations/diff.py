@@ -128,6 +128,8 @@ def _note_untracked(app: App, clone: CloneRecord, environment: Mapping[str, str]
         environment=environment,
         check=False,
         configuration=["core.splitIndex=false", "core.safecrlf=false"],
+        # It looks at tracked files too, those that may have changed right after the index was written.
+        filters=False,
     )
     if done.status != 0:
         app.told(f"warning: some untracked files may not be shown: {done.error_text.strip()}")

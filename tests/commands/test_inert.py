@@ -26,6 +26,8 @@ PROGRAMS = {
 LOOKS = [
     ["list"],
     ["show", "one"],
+    ["diff", "one"],
+    ["diff", "one", "--stat"],
     ["path", "one"],
     ["log"],
     ["trash"],
@@ -64,6 +66,18 @@ def test_a_look_runs_no_program_that_the_repository_names(
     done = khlone(*words, cwd=armed)
 
     assert done.code == 0, done
+    assert list(marks.iterdir()) == []
+
+
+def test_a_filter_that_stays_running_is_not_started_either(
+    khlone: Khlone, git: Git, armed: Path, marks: Path, tmp_path: Path
+) -> None:
+    git("config", "filter.own.process", f"{tmp_path}/program process", cwd=armed)
+    git("config", "filter.own.required", "true", cwd=armed)
+
+    for words in (["list"], ["diff", "one"]):
+        assert khlone(*words, cwd=armed).code == 0
+
     assert list(marks.iterdir()) == []
 
 
