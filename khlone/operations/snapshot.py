@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from khlone import files, worktrees
 from khlone.app import App
-from khlone.errors import GitFailed, StateUnsafe
+from khlone.errors import GitFailed, Locked, StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import Changes, CloneRecord
 from khlone.operations import changes, undo
@@ -27,6 +28,8 @@ from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
 
 _TRIES = 5
+#: Seconds that a running collection is waited for before the removal is refused.
+_COLLECTION_WAIT_S = 60.0
 _OIDS = re.compile(rb"\b[0-9a-f]{40}(?:[0-9a-f]{24})?\b")
 _MOST_PARENTS = 200
 
@@ -35,10 +38,13 @@ def take(app: App, clone: CloneRecord, head: str, ref: str, folder: Path, lock: 
     """Create `ref` at a commit that holds what the worktree holds; returns its oid.
 
     Tried again when a collection took objects of it before the ref was there to keep
-    them. What git cannot read at all leaves the ref at `head`, and says so: the folder
-    that is moved has everything.
+    them. A worktree that git cannot read at all leaves the ref at `head`, and says so: the
+    folder that is moved has everything. One that git can read is never moved without its
+    snapshot, since its admin folder may be all that keeps a commit or what is staged:
+    raises Locked then, with nothing moved.
     """
     why = ""
+    readable = _is_readable(app, clone)
     for _ in range(_TRIES):
         try:
             oid = _build(app, clone, head, folder)
@@ -46,15 +52,56 @@ def take(app: App, clone: CloneRecord, head: str, ref: str, folder: Path, lock: 
             why = error.message
             continue
         done = _create(app, clone, ref, oid, lock, check=False)
+        if done.status == 0:
+            # One that began before the ref was there may still take what it refers to.
+            _await_collection(app)
         if done.status == 0 and (oid == head or _is_whole(app, oid, head)):
             return oid
         why = done.error_text.strip() or "a collection took parts of it"
         if done.status == 0:
             gone = RefUpdate(ref=ref, new=null_oid(oid), old=oid)
             app.repository.update_refs([gone], reason="khlone: not whole", keep_open=[lock.descriptor])
+    if readable:
+        raise Locked(f"the snapshot of {clone.name}", f"git, which does not keep it ({why})", 0.0)
     app.told(f"warning: git could not keep a second copy of {clone.name}'s changes: {why}")
     _create(app, clone, ref, head, lock, check=True)
     return head
+
+
+def _is_readable(app: App, clone: CloneRecord) -> bool:
+    admin = undo.admin_path(app, clone)
+    return worktrees.is_linked(clone.path, admin) and _status(app, clone, admin) is not None
+
+
+def _await_collection(app: App) -> None:
+    """Wait for the end of the `git gc` that runs now, if one does; a later one knows every ref of now.
+
+    Raises Locked after `_COLLECTION_WAIT_S`.
+    """
+    running = app.location.common_dir / "gc.pid"
+    began = time.monotonic()
+    first = _mark(running)
+    while first is not None and _mark(running) == first:
+        if time.monotonic() - began > _COLLECTION_WAIT_S:
+            raise Locked("the object database", f"git gc (see {running})", _COLLECTION_WAIT_S)
+        time.sleep(0.02)
+
+
+def _mark(running: Path) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(running)
+    except OSError:
+        return None
+    # git leaves the file of a killed one for twelve hours: it runs only while its process does.
+    words = (files.read_regular(running) or b"").split()
+    if len(words) == 2 and words[0].isdigit() and words[1] == os.fsencode(os.uname().nodename):
+        try:
+            os.kill(int(words[0]), 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+    return found.st_ino, found.st_mtime_ns
 
 
 def is_as(app: App, clone: CloneRecord, head: str, snapshot: str, folder: Path) -> bool:

@@ -184,7 +184,7 @@ def test_the_lock_of_another_program_on_packed_refs_stays_and_nothing_is_lost(
 # -- collections ---------------------------------------------------------------------------
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def collecting(project: Path) -> Iterator[list[int]]:
     """Collections of everything that nothing refers to, one after the other; their exit codes."""
     end = threading.Event()
@@ -199,9 +199,42 @@ def collecting(project: Path) -> Iterator[list[int]]:
 
     thread = threading.Thread(target=loop)
     thread.start()
-    yield codes
-    end.set()
-    thread.join()
+    try:
+        yield codes
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_collections_beside_removals_and_restores_take_nothing(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    """Whole before the collections begin: what is written beside `--prune=now`, git itself may take."""
+    path = new(khlone, project, "a")
+    git("checkout", "-q", "--detach", cwd=path)
+    alone = commit(path, {"alone.txt": "alone\n"}, "on no branch")
+    (path / "staged.txt").write_text("staged\n")
+    git("add", "staged.txt", cwd=path)
+    (path / "loose.txt").write_text("loose\n")
+    files = tree(path)
+
+    removals: list[int] = []
+    with collecting(project) as collections:
+        while collections.count(0) < 4 or len(removals) < 4:
+            removals.append(khlone("remove", "--force", "a", cwd=project).code)
+            if removals[-1] == 0:
+                assert khlone("restore", "a", cwd=project).code == 0
+            # Refused or come back: either way all of it is there, each time.
+            assert tree(path) == files
+            assert git("rev-parse", "HEAD", cwd=path).strip() == alone
+            assert git("show", ":staged.txt", cwd=path) == "staged\n"
+
+    # 75 where collections, one right after the other, leave no moment for a snapshot to be whole.
+    assert set(removals) <= {0, 75}
+    assert khlone("remove", "--force", "a", cwd=project).code == 0
+    assert khlone("restore", "a", cwd=project).code == 0
+    assert git("rev-parse", "HEAD", cwd=path).strip() == alone
+    git("fsck", "--no-dangling", cwd=project)
 
 
 def test_no_verb_starts_a_collection(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
