@@ -19,7 +19,7 @@ import errno
 import os
 import signal
 
-#: Every fault point, by operation, in the order in which a run reaches them.
+#: Every fault point, by operation, in the order in which a run reaches them (`landing` is inside others).
 POINTS: tuple[str, ...] = (
     "create.reserved",
     "create.refs",
@@ -44,6 +44,9 @@ POINTS: tuple[str, ...] = (
     "merge.published",
     "merge.merged",
     "merge.finished",
+    "landing.index-locked",
+    "landing.files-written",
+    "landing.index-published",
     "merge.recover-restored",
     "remove.reserved",
     "remove.snapshot",

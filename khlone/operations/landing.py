@@ -1,8 +1,8 @@
 """How does a finished commit become the tip of its target, and nothing else change?
 
 A target that no worktree has checked out moves by compare-and-swap on its ref. A target
-that is checked out is fast-forwarded there, and only when nothing local overlaps: the
-ref is never moved under a checkout. What a killed fast-forward left half applied is put
+that is checked out is moved there together with index and files, and only when nothing
+local overlaps: the ref is never moved under a checkout. What a killed landing left half applied is put
 back path by path, and a path that holds anything else than the old content, the new, or
 a beginning of the new is the user's: then recovery stops and says so.
 """
@@ -12,20 +12,18 @@ from __future__ import annotations
 import os
 import re
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from khlone import faults, files, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, Locked, NoSuchRef, RepositoryUnsupported, TargetDirty, TargetInProgress
 from khlone.locks import HeldLock
-from khlone.operations import changes, undo
+from khlone.operations import advance, changes, undo
 from khlone.process import Completed
 from khlone.repository import RefUpdate, failure, null_oid
 from khlone.values import dataclass
 
-_INDEX_WAIT_S = 5.0
 _MOST_LINKS = 5
 _LOCK_IN_THE_WAY = re.compile(r"Unable to create '(.*\.lock)': File exists")
 #: What git says before it has changed anything, when a file would be overwritten.
@@ -130,12 +128,10 @@ def land(
     lock: HeldLock,
     *,
     reason: str | None = None,
-    elsewhere: bool = False,
 ) -> bool:
     """Move the target from `old` to `new`; False when it is not at `old` any more.
 
-    `elsewhere` says that `new` need not contain `old`. Raises TargetDirty when local work
-    overlaps, Locked when another git holds the index.
+    Raises TargetDirty when local work overlaps, Locked when another git holds the index.
     """
     why = reason or f"khlone: merge into {target}"
     if checkout is None:
@@ -149,96 +145,31 @@ def land(
             raise _failed(["update-ref"], done)
         return done.status == 0
 
-    def step() -> Completed:
-        if elsewhere:
-            return _switch(app, target, old, new, checkout, lock, why)
-        return _merge_ff_only(app, target, new, checkout, lock, reason or "khlone merge")
-
-    return _move_checkout(app, target, old, new, checkout, lock, step)
+    return _move_checkout(app, target, old, new, checkout, lock, why)
 
 
-def _move_checkout(
-    app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock, step: Callable[[], Completed]
-) -> bool:
-    deadline = time.monotonic() + _INDEX_WAIT_S
-    while True:
-        done = step()
-        if done.status == 0:
-            return app.repository.read_ref(f"refs/heads/{target}") == new
-        text = done.error_text
-        if "index.lock" in text and "File exists" in text:
-            if time.monotonic() > deadline:
-                raise Locked(_index_of(checkout), "another git command (index.lock)", _INDEX_WAIT_S)
-            time.sleep(0.05)
-            continue
-        if app.repository.read_ref(f"refs/heads/{target}") != old:
-            take_back(app, target, old, new, checkout, lock)
+def _move_checkout(app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock, reason: str) -> bool:
+    ref = f"refs/heads/{target}"
+    with advance.locked_index(app, checkout.worktree, checkout.git_dir, lock) as index:
+        if app.repository.read_ref(ref) != old:
             return False
-        if any(words in text for words in _WOULD_LOSE):
-            named = [line.strip() for line in text.splitlines() if line.startswith("\t")]
-            raise TargetDirty(target, checkout.worktree, named or ["its files"])
-        raise _failed(["move", target], done)
-
-
-def _merge_ff_only(app: App, target: str, new: str, checkout: Checkout, lock: HeldLock, action: str) -> Completed:
-    # What `branch.<name>.mergeOptions` holds (--squash, -s ours) comes before our options and
-    # would make another thing of it. By number, since a branch's name may hold a `=`.
-    own = {
-        "GIT_OPTIONAL_LOCKS": "1",
-        "GIT_REFLOG_ACTION": action,
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"branch.{target}.mergeOptions",
-        "GIT_CONFIG_VALUE_0": "",
-    }
-    return app.repository.git(
-        "merge",
-        "--ff-only",
-        "--no-autostash",
-        "--no-overwrite-ignore",
-        "--no-stat",
-        "--quiet",
-        new,
-        cwd=checkout.worktree,
-        keep_open=[lock.descriptor],
-        environment=own,
-        configuration=(
-            "core.filesRefLockTimeout=5000",
-            "submodule.recurse=false",
-            *(("core.fsync=all",) if app.settings.durable else ()),
-        ),
-        check=False,
-    )
-
-
-def _switch(app: App, target: str, old: str, new: str, checkout: Checkout, lock: HeldLock, reason: str) -> Completed:
-    """What `git reset --keep` does, but that what is staged stays staged: index and files first, then the ref."""
-    done = app.repository.git(
-        "read-tree",
-        "-m",
-        "-u",
-        old,
-        new,
-        cwd=checkout.worktree,
-        keep_open=[lock.descriptor],
-        environment={"GIT_OPTIONAL_LOCKS": "1"},
-        configuration=("submodule.recurse=false", *(("core.fsync=all",) if app.settings.durable else ())),
-        check=False,
-    )
-    if done.status != 0:
-        return done
-    # In the worktree, so that the reflog of its HEAD is told too.
-    return app.repository.git(
-        "update-ref",
-        "-m",
-        reason,
-        f"refs/heads/{target}",
-        new,
-        old,
-        cwd=checkout.worktree,
-        writes=True,
-        keep_open=[lock.descriptor],
-        check=False,
-    )
+        done = index.move_files(old, new)
+        if done.status != 0:
+            text = done.error_text
+            if any(words in text for words in _WOULD_LOSE):
+                raise TargetDirty(target, checkout.worktree, advance.paths_in_the_way(text) or ["its files"])
+            raise _failed(["move", target], done)
+        faults.point("landing.files-written")
+        index.publish()
+        faults.point("landing.index-published")
+        done = index.move_ref(ref, old, new, reason)
+        if done.status == 0:
+            return True
+        index.move_back(old, new)
+    if app.repository.read_ref(ref) != old:
+        take_back(app, target, old, new, checkout, lock)
+        return False
+    raise _failed(["update-ref"], done)
 
 
 def make_durable(app: App, checkout: Checkout | None) -> None:
@@ -251,17 +182,15 @@ def _failed(arguments: list[str], done: Completed) -> KhloneError:
     """The error for a landing that git could not do: Locked when a ref's lock was in the way."""
     found = _LOCK_IN_THE_WAY.search(done.error_text)
     if found is not None:
-        return Locked(found[1], "another git command, or one that was killed", _INDEX_WAIT_S)
+        return Locked(found[1], "another git command, or one that was killed", advance.INDEX_WAIT_S)
     return failure(arguments, done)
 
 
 def is_before_any_change(error: BaseException, checkout: Checkout) -> bool:
     """Whether a landing in a checkout was refused before git had changed anything there."""
-    return isinstance(error, TargetDirty) or (isinstance(error, Locked) and error.facts["what"] == _index_of(checkout))
-
-
-def _index_of(checkout: Checkout) -> str:
-    return f"the index of {checkout.worktree}"
+    return isinstance(error, TargetDirty) or (
+        isinstance(error, Locked) and error.facts["what"] == advance.index_of(checkout.worktree)
+    )
 
 
 # -- before: nothing local may overlap -------------------------------------------------------
@@ -350,6 +279,8 @@ def clear_locks_of_the_dead(app: App, target: str, checkout: Checkout, operation
         app,
         [
             checkout.git_dir / "index.lock",
+            checkout.git_dir / "index.khlone",
+            checkout.git_dir / "index.khlone.lock",
             checkout.git_dir / "HEAD.lock",
             checkout.git_dir / "ORIG_HEAD.lock",
             app.location.common_dir / f"refs/heads/{target}.lock",
@@ -365,7 +296,7 @@ def restore_half_applied(app: App, target: str, old: str, new: str, checkout: Ch
     with every file as it is, when a path holds something that neither commit explains.
     """
     if files.exists(checkout.git_dir / "index.lock"):
-        raise Locked(_index_of(checkout), "another git command (index.lock)", _INDEX_WAIT_S)
+        raise Locked(advance.index_of(checkout.worktree), "another git command (index.lock)", advance.INDEX_WAIT_S)
     paths = path_changes(app, old, new)
     entries = _index_entries(app, checkout)
     strange = {change.path for change in paths if not _is_explained(app, checkout, change)}

@@ -99,7 +99,6 @@ def _land(app: App, move: Move, checkout: landing.Checkout | None, lock: HeldLoc
         checkout,
         lock,
         reason=move.reason,
-        elsewhere=move.leaves,
     )
 
 

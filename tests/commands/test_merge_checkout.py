@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.merging import Stopping, held, landed, merge, oid, parents, worked
+from tests.commands.merging import Stopping, held, landed, merge, oid, parents, shown, worked
 from tests.commands.steps import NOTES, document, edited, local_state, new, refs, refused, show, tree
-from tests.support import KHLONE, Commit, Git, Khlone, write
+from tests.support import KHLONE, Commit, Git, Khlone, make_commit, write
 
 
 def snapshot(git: Git, worktree: Path) -> tuple[object, ...]:
@@ -565,46 +565,87 @@ def test_work_begun_in_the_checkout_meanwhile_is_kept(khlone: Khlone, git: Git, 
 
 
 @pytest.mark.parametrize(
-    ("commits", "lands"),
+    ("adds", "lands"),
     [
-        ("echo theirs >moved.txt; git commit -q -m between -- moved.txt", False),
-        ("echo mine >mine.txt; git add mine.txt; git commit -q -m between -- mine.txt", True),
-        ("git commit -q -m between", True),
+        ("git update-index --add --cacheinfo 100644,$(echo theirs | git hash-object -w --stdin),moved.txt", False),
+        (":", True),
     ],
-    ids=["of the same path", "of another path", "of all that git had written"],
+    ids=["with the same path", "with no path"],
 )
-def test_a_commit_between_the_index_and_the_ref_leaves_no_half_landing(
-    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path, commits: str, lands: bool
+def test_a_ref_that_moves_under_the_landing_leaves_no_half_of_it(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path, adds: str, lands: bool
 ) -> None:
     path = worked(khlone, commit, project, "a", {"notes.txt": "landed\n", "fresh/a.txt": "a\n", "moved.txt": "a\n"})
     os.unlink(path / "README.md")
     git("commit", "-q", "-a", "-m", "without", cwd=path)
     (project / "docs/guide.md").write_text("unstaged\n")
-    environment = _interrupted_git(git, tmp_path, project, commits)
+    moves = f"""
+        export GIT_INDEX_FILE={tmp_path}/other
+        git read-tree HEAD
+        {adds}
+        git update-ref HEAD $(git commit-tree $(git write-tree) -p HEAD -m between)
+    """
+    environment = _interrupted_git(git, tmp_path, project, "update-ref", moves)
 
     found = merge(khlone, project, "a", code=0 if lands else 4, env=environment)
 
     assert (tmp_path / "once").exists()
     assert landed(found) == (["a"] if lands else [])
-    assert git("status", "--porcelain", cwd=project) == " M docs/guide.md\n"
+    # Who moves a ref under a checkout has the difference staged there: theirs, and no part of ours.
+    staged = "" if lands else "D  moved.txt\n"
+    assert git("status", "--porcelain", cwd=project) == f" M docs/guide.md\n{staged}"
     assert git("log", "-1", "--format=%s", "HEAD^1" if lands else "HEAD", cwd=project) == "between\n"
     assert (project / "fresh").exists() is lands
 
 
-def _interrupted_git(git: Git, folder: Path, project: Path, commits: str) -> dict[str, str | None]:
-    """A `git` whose first `merge` has written files and index when somebody commits, and goes on after that."""
+@pytest.mark.parametrize("step", ["read-tree", "update-ref"])
+def test_nothing_is_staged_or_committed_in_the_midst_of_a_landing(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path, step: str
+) -> None:
+    worked(khlone, commit, project, "a", {"notes.txt": "landed\n", "a.txt": "a\n"})
+    write(project, {"mine.txt": "mine\n"})
+    said = tmp_path / "said"
+    mine = f"git add mine.txt 2>>{said}; git commit -q -a -m between 2>>{said}"
+    environment = _interrupted_git(git, tmp_path, project, step, mine)
+
+    found = merge(khlone, project, "a", env=environment)
+
+    assert landed(found) == ["a"]
+    assert said.read_text().count("index.lock': File exists") == 2
+    assert git("log", "--format=%s", "--first-parent", cwd=project).count("between") == 0
+    git("add", "mine.txt", cwd=project)
+    assert git("status", "--porcelain", cwd=project) == "A  mine.txt\n"
+
+
+def test_a_file_that_was_only_touched_does_not_hold_a_landing(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"notes.txt": "landed\n"})
+    os.utime(project / "notes.txt", (1, 1))
+
+    found = merge(khlone, project, "a")
+
+    assert landed(found) == ["a"]
+    assert git("status", "--porcelain", cwd=project) == ""
+    assert git("rev-parse", "ORIG_HEAD", "HEAD^1", cwd=project).split()[0] == oid(git, project, "main^1")
+
+
+def _interrupted_git(git: Git, folder: Path, project: Path, step: str, commands: str) -> dict[str, str | None]:
+    """A `git` that lets somebody else run these commands right before one step of a landing in a checkout."""
     real = f"{git('--exec-path', cwd=project).strip()}/git"
     shim = folder / "bin" / "git"
     shim.parent.mkdir()
     shim.write_text(
         f"""#!/bin/sh
 case " $* " in
-*" merge --ff-only "*)
-    if mkdir "{folder}/once" 2>/dev/null; then
-        git() {{ "{real}" "$@"; }}
-        for new; do :; done
-        git read-tree -m -u HEAD "$new"
-        {commits}
+*" {step} "*)
+    if [ -e "{project}/.git/index.lock" ] && mkdir "{folder}/once" 2>/dev/null; then
+        (
+            unset GIT_INDEX_FILE
+            cd "{project}" || exit
+            git() {{ "{real}" "$@"; }}
+            {commands}
+        ) </dev/null
     fi ;;
 esac
 exec "{real}" "$@"
@@ -612,6 +653,47 @@ exec "{real}" "$@"
     )
     shim.chmod(0o755)
     return {"PATH": f"{shim.parent}:{os.environ['PATH']}"}
+
+
+def test_a_user_who_goes_on_committing_loses_nothing(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    names = ("a", "b", "c")
+    for name in names:
+        worked(khlone, commit, project, name, {f"{name}.txt": f"{name}\n"})
+    (project / "docs/guide.md").write_text("unstaged\n")
+    mine: list[str] = []
+    refusals: list[str] = []
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.is_set():
+            number = len(mine)
+            try:
+                make_commit(project, {f"mine{number}.txt": f"{number}\n"}, f"mine {number}")
+            except AssertionError as error:
+                refusals.append(str(error))
+            else:
+                mine.append(f"mine {number}")
+            ended.wait(0.1)
+
+    user = threading.Thread(target=go_on)
+    user.start()
+    try:
+        found = merge(khlone, project, *names)
+    finally:
+        ended.set()
+        user.join()
+
+    subjects = git("log", "--format=%s", "main", cwd=project).splitlines()
+    assert landed(found) == list(names)
+    assert mine
+    assert [text for text in refusals if "lock" not in text] == []
+    assert set(mine) <= set(subjects)
+    assert {f"Merge branch '{name}'" for name in names} <= set(subjects)
+    # The user's last commit may have been refused the lock: what was added for it stays added.
+    refused_last = {f"A  mine{len(mine)}.txt"}
+    status = set(git("status", "--porcelain", "--untracked-files=no", cwd=project).splitlines())
+    assert status - refused_last == {" M docs/guide.md"}
+    assert all(shown(git, project, f"{name}.txt") == f"{name}\n" for name in names)
 
 
 def test_inside_a_hook_of_the_checkout_the_index_stays_whole(

@@ -20,6 +20,7 @@ MERGE = [
     for name in faults.POINTS
     if name.startswith("merge.") and name not in ("merge.recover-restored", "merge.pinned")
 ]
+LANDING = [name for name in faults.POINTS if name.startswith("landing.")]
 REMOVE = [name for name in faults.POINTS if name.startswith("remove.")]
 RESTORE = [name for name in faults.POINTS if name.startswith("restore.")]
 ADOPT = [name for name in faults.POINTS if name.startswith("adopt.") and name != "adopt.undo"]
@@ -146,8 +147,10 @@ def test_work_found_in_a_half_made_clone_is_kept(sandbox: Sandbox) -> None:
     assert [path.read_text() for path in kept] == ["precious\n"]
 
 
-@pytest.mark.parametrize("point", MERGE)
-@pytest.mark.parametrize("checked_out", [True, False], ids=["checked-out", "elsewhere"])
+@pytest.mark.parametrize(
+    ("point", "checked_out"),
+    [*((point, True) for point in (*MERGE, *LANDING)), *((point, False) for point in MERGE)],
+)
 def test_a_killed_merge_ends_at_the_old_tip_or_the_new(sandbox: Sandbox, point: str, checked_out: bool) -> None:
     sandbox.khlone("new", "one")
     sandbox.write(sandbox.clone_path("one"), {"src/new.txt": "new\n", "src/part0/file0.txt": "changed\n"})
