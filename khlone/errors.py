@@ -415,6 +415,20 @@ class CloneDirty(KhloneError):
         )
 
 
+class HeadElsewhere(KhloneError):
+    """A clone to be merged has commits on another branch, or on none, than its own."""
+
+    code = "head-elsewhere"
+
+    def __init__(self, name: str, told: str, way_back: str, commits: int) -> None:
+        super().__init__(
+            f"{name} has work beside its branch: its worktree {told}",
+            hint=f"{way_back}; or land the branch as it is with --committed",
+            name=name,
+            commits=commits,
+        )
+
+
 class MergeConflict(KhloneError):
     """The clone's branch and the target changed the same places."""
 
@@ -543,13 +557,14 @@ class NotIntegrated(KhloneError):
 
     code = "not-integrated"
 
-    def __init__(self, name: str, target: str | None, commits: int | None) -> None:
+    def __init__(self, name: str, target: str | None, commits: int | None, *, first: str | None = None) -> None:
         count = f"{commits} commit{'' if commits == 1 else 's'}" if commits else "commits"
         are = "is" if commits == 1 else "are"
         where = f"{are} not in {target}" if target else f"{are} in no other branch"
         super().__init__(
             f"{name} has {count} that {where}",
-            hint=f"git khlone merge {name}, or `git khlone remove --force {name}` (the branch is kept)",
+            hint=f"{f'{first}; then ' if first else ''}git khlone merge {name},"
+            f" or `git khlone remove --force {name}` ({'they are kept' if first else 'the branch is kept'})",
             name=name,
             target=target,
             commits=commits,

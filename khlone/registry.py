@@ -153,11 +153,19 @@ class Registry:
 
     def last_landing(self, clone_id: str, target: str) -> Operation | None:
         """The newest merge that brought the clone onto that branch, as far back as the journal goes."""
+        return next((found for found in self._landings(clone_id) if found.plan["target"] == target), None)
+
+    def landed_on(self, clone_id: str, source: str) -> dict[str, str]:
+        """The branches that the clone was brought onto at that very tip, each with the commit that did it."""
+        found = (one.plan for one in self._landings(clone_id))
+        return {str(plan["target"]): str(plan["new"]) for plan in found if plan["source"] == source}
+
+    def _landings(self, clone_id: str) -> Iterator[Operation]:
         rows = self._rows(
             """SELECT * FROM operations WHERE clone = ? AND kind = ? AND outcome IN (?, ?) ORDER BY id DESC""",
             (clone_id, OperationKind.MERGE, Outcome.DONE, Outcome.RECOVERED),
         )
-        return next((found for found in map(_operation, rows) if found.plan["target"] == target), None)
+        return map(_operation, rows)
 
     def live_sessions(self, clone_id: str | None = None) -> list[SessionRecord]:
         """Every session without a recorded end; whether its process lives is another question."""

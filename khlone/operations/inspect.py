@@ -16,7 +16,7 @@ from khlone import sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
-from khlone.operations import changes, integration, journal, resources, undo
+from khlone.operations import astray, changes, integration, journal, names, resources, undo
 from khlone.repository import is_oid
 
 _WORKERS = 4
@@ -72,19 +72,15 @@ def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True, p
     look = resources.Look(app, records, pss=pss) if status else None
     tips = _tips(app, records)
     distances = _distances(app, records, tips)
-    merged = _merged(app, records, tips, distances)
+    elsewhere = _landed_elsewhere(app, records, tips, distances)
+    merged = _merged(app, records, tips, distances, elsewhere)
     clones = []
     for record in records:
         tip = tips.get(record.ref)
         ahead, behind = distances.get(record.id, (None, None))
-        clones.append(
-            values.replace(
-                _with_state(app, record, tip),
-                ahead=ahead,
-                behind=behind,
-                merged=merged.get(record.id),
-            )
-        )
+        clone = _with_state(app, record, tip)
+        reason = clone.reason or elsewhere.get(record.id)
+        clones.append(values.replace(clone, ahead=ahead, behind=behind, merged=merged.get(record.id), reason=reason))
     if look is None:
         return _with_sessions(clones, _recorded_sessions(app))
     found = statuses.wait()
@@ -117,7 +113,9 @@ def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
     state = record.state
     if state is CloneState.MERGED and tip != record.merged_head:
         state = CloneState.READY
-    return values.replace(clone, state=state, locked=locked)
+    beside = astray.find(app, record, entry) if record.state in _USABLE else None
+    reason = record.reason if beside is None else f"its worktree {beside.told}"
+    return values.replace(clone, state=state, locked=locked, reason=reason)
 
 
 def _tips(app: App, records: Sequence[CloneRecord]) -> dict[str, str]:
@@ -171,11 +169,41 @@ def _reachable(oid: str, parents: dict[str, list[str]]) -> set[str]:
     return seen
 
 
+def _landed_elsewhere(
+    app: App,
+    records: Sequence[CloneRecord],
+    tips: dict[str, str],
+    distances: dict[str, tuple[int | None, int | None]],
+) -> dict[str, str]:
+    """What to say of clones whose tip has landed, but not on the target that they have now."""
+    found = {}
+    for record in records:
+        tip = tips.get(record.ref)
+        ahead = distances.get(record.id, (None, None))[0]
+        if tip is None or record.target is None or record.merged_head != tip or ahead == 0:
+            continue
+        landed = app.registry.landed_on(record.id, tip)
+        target_tip = tips.get(f"refs/heads/{record.target}")
+        if landed and record.target not in landed and not _has_any(app, target_tip, landed.values()):
+            target = names.shown(record.target)
+            found[record.id] = f"it has landed on {names.listed(list(landed))}, not on its target {target}"
+    return found
+
+
+def _has_any(app: App, tip: str | None, commits: Iterable[str]) -> bool:
+    """Whether a branch has one of some commits, as when it was renamed since."""
+    ask = app.repository.git
+    return tip is not None and any(
+        ask("merge-base", "--is-ancestor", oid, tip, check=False).status == 0 for oid in commits
+    )
+
+
 def _merged(
     app: App,
     records: Sequence[CloneRecord],
     tips: dict[str, str],
     distances: dict[str, tuple[int | None, int | None]],
+    elsewhere: Mapping[str, str],
 ) -> dict[str, bool]:
     """Integration by content: by history, by what landed, else by one `merge-tree` process for all."""
     found: dict[str, bool] = {}
@@ -185,7 +213,8 @@ def _merged(
         if tip is None or tip == record.base:
             continue
         target = tips.get(f"refs/heads/{record.target}") if record.target else None
-        if record.merged_head == tip or distances.get(record.id, (None, None))[0] == 0:
+        has_landed = record.merged_head == tip and record.id not in elsewhere
+        if has_landed or distances.get(record.id, (None, None))[0] == 0:
             found[record.id] = True
         elif target is None:
             found[record.id] = integration.prove(app, record, tip) is not None

@@ -19,6 +19,7 @@ from khlone.errors import (
     CloneNotReady,
     GateFailed,
     GitFailed,
+    HeadElsewhere,
     KhloneError,
     NoSuchRef,
     NoTarget,
@@ -39,7 +40,7 @@ from khlone.model import (
     Strategy,
     Verdict,
 )
-from khlone.operations import candidates, changes, journal, landing, recovery, submodules, undo
+from khlone.operations import astray, candidates, changes, journal, landing, recovery, submodules, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
@@ -191,17 +192,21 @@ def _tip(app: App, target: str) -> str:
 
 
 def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
-    """The tip to merge; raises CloneDirty for work that no commit holds."""
+    """The tip to merge; raises CloneDirty for work without a commit, HeadElsewhere for commits beside the branch."""
     source = app.repository.read_ref(clone.ref)
     if source is None:
         raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
     if not request.committed and worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
+        admin = undo.admin_path(app, clone)
         found = changes.read_status(app, clone.path, untracked="normal").changes.uncommitted
         if found:
             raise CloneDirty(clone.name, found)
-        what = worktrees.in_progress(undo.admin_path(app, clone))
+        what = worktrees.in_progress(admin)
         if what is not None:
             raise CloneDirty(clone.name, [f"a {what} that is under way"])
+        beside = astray.find(app, clone, worktrees.read_entry(admin))
+        if beside is not None and beside.commits:
+            raise HeadElsewhere(clone.name, beside.told, astray.way_back(clone, beside), beside.commits)
     return source
 
 

@@ -38,7 +38,7 @@ from khlone.model import (
     RemoveResult,
     utc_now,
 )
-from khlone.operations import changes, integration, journal, names, recovery, snapshot, submodules, undo
+from khlone.operations import astray, changes, integration, journal, names, recovery, snapshot, submodules, undo
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
 
@@ -139,7 +139,9 @@ def plan_remove(app: App, clone: CloneRecord, *, force: bool, trash: str | None 
         if not integrated:
             raise NotIntegrated(clone.name, clone.target, _ahead(app, clone, cast("str", tip)))
         if status.head != tip and not _is_integrated(app, clone, status.head):
-            raise NotIntegrated(clone.name, clone.target, _ahead(app, clone, cast("str", status.head)))
+            beside = astray.find(app, clone, worktrees.read_entry(undo.admin_path(app, clone)))
+            first = astray.way_back(clone, beside) if beside is not None else None
+            raise NotIntegrated(clone.name, clone.target, _ahead(app, clone, cast("str", status.head)), first=first)
     return RemovePlan(
         trash=trash or journal.new_operation_id(),
         head=tip or status.head or clone.base,

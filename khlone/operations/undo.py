@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from khlone import faults, files, sessions, worktrees
 from khlone.app import App
-from khlone.errors import StateUnsafe
+from khlone.errors import GitFailed, StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord
 from khlone.operations import include
@@ -25,6 +25,10 @@ from khlone.repository import RefUpdate, null_oid
 
 #: A lock file of git younger than this may be held by a process that we cannot see.
 STALE_AFTER_S = 1.0
+#: How many files git is asked for in one process: what it says of them is held in memory.
+_AT_ONCE = 50
+#: A folder with more files than this takes long enough to be told of.
+_MANY_FILES = 1000
 
 
 def staged_path(app: App, clone: CloneRecord) -> Path:
@@ -78,12 +82,23 @@ def _undo_worktree(
     if files.exists(aside):
         files.remove_tree(aside)
     if files.exists(clone.path) and _is_our_worktree(clone.path, admin):
+        if not certain and _has_many_files(clone.path):
+            app.told(f"taking back the interrupted new of {clone.name}, which has many files: {clone.path}")
         if certain or not _holds_more_than_the_checkout(app, clone, admin):
             files.rename_new(clone.path, aside, durable=False)
             files.remove_tree(aside)
         else:
             kept.append(f"{clone.path} holds work: moved to {quarantine(app, clone.path, operation_id)}")
     drop_empty_parent(clone)
+
+
+def _has_many_files(folder: Path) -> bool:
+    count = 0
+    for _, _, names in os.walk(folder):
+        count += len(names)
+        if count > _MANY_FILES:
+            return True
+    return False
 
 
 def drop_empty_parent(clone: CloneRecord) -> None:
@@ -124,28 +139,42 @@ def _holds_more_than_the_checkout(app: App, clone: CloneRecord, admin: Path) -> 
     try:
         if ask("read-tree", clone.base).status != 0:
             return True
+        # Compares contents once, all in one process: what is whole drops out of the look below.
+        if ask("update-index", "-q", "--refresh").status not in (0, 1):
+            return True
         others = ask("ls-files", "--others", "-z")
-        changed = ask("diff-files", "-z", "--name-only", "--diff-filter=MTUX")
+        changed = ask("diff-files", "-z", "--raw", "--abbrev=64", "--diff-filter=MTUX")
         if others.status != 0 or changed.status != 0:
             return True
         if not all(include.is_copy(app, clone, os.fsdecode(name)) for name in others.stdout.split(b"\0") if name):
             return True
-        for name in changed.stdout.split(b"\0"):
-            if name and not _is_prefix(app, clone, Path(os.fsdecode(name))):
-                return True
-        return False
+        fields = changed.stdout.split(b"\0")[:-1]
+        return not _are_prefixes(app, clone, list(zip(fields[::2], fields[1::2], strict=True)))
+    except GitFailed:  # It says more than can be judged.
+        return True
     finally:
         with contextlib.suppress(OSError):
             os.unlink(index)
 
 
-def _is_prefix(app: App, clone: CloneRecord, name: Path) -> bool:
-    """Whether a file is the beginning of what the checkout would write there."""
-    path = clone.path / name
-    if path.is_symlink() or not path.is_file():
-        return False
-    shown = app.repository.git("cat-file", "--filters", f"{clone.base}:{name}", cwd=clone.path, check=False)
-    return shown.status == 0 and shown.stdout.startswith(path.read_bytes())
+def _are_prefixes(app: App, clone: CloneRecord, found: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether each file is the beginning of what the checkout would write there; given as `diff-files` has it."""
+    for at in range(0, len(found), _AT_ONCE):
+        some = found[at : at + _AT_ONCE]
+        paths = [clone.path / os.fsdecode(name) for _, name in some]
+        if any(path.is_symlink() or not path.is_file() for path in paths):
+            return False
+        # The size that git tells is the one before filters, so what comes is told apart by a word of our own.
+        border = os.urandom(16).hex()
+        asked = b"".join(facts.split(b" ")[2] + b" " + name + b"\0" for facts, name in some)
+        arguments = ("cat-file", "--filters", "-z", f"--batch={border}%(objecttype)")
+        shown = app.repository.git(*arguments, cwd=clone.path, stdin=asked, check=False)
+        contents = shown.stdout.split(f"{border}blob\n".encode())[1:]
+        if shown.status != 0 or len(contents) != len(some):
+            return False
+        if not all(whole[:-1].startswith(path.read_bytes()) for whole, path in zip(contents, paths, strict=True)):
+            return False
+    return True
 
 
 def quarantine(app: App, path: Path, operation_id: str) -> Path:
