@@ -28,12 +28,12 @@ def read(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> lis
 
     `None` when only git can tell.
     """
-    if sys.platform != "linux" or not process.git_executable().startswith(("/usr/bin/", "/usr/lib/git-core/")):
+    if not knows_places():
         return None
     if "GIT_CONFIG_PARAMETERS" in environment or "GIT_CONFIG_COUNT" in environment:
         return None
     found: list[tuple[str, str]] = []
-    for path in _files(common_dir, environment):
+    for path in files(common_dir, environment):
         pairs = _read_file(path)
         if pairs is None:
             return None
@@ -47,8 +47,13 @@ def read(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> lis
         return None
 
 
-def _files(common_dir: Path, environment: Mapping[str, str]) -> list[Path]:
-    """Every file that git reads, in the order of precedence, lowest first."""
+def knows_places() -> bool:
+    """Whether this git was built to read the machine's settings where it is looked for here."""
+    return sys.platform == "linux" and process.git_executable().startswith(("/usr/bin/", "/usr/lib/git-core/"))
+
+
+def files(common_dir: Path, environment: Mapping[str, str]) -> list[Path]:
+    """Every file that git reads, that of a single worktree aside, in the order of precedence, lowest first."""
     found = []
     if environment.get("GIT_CONFIG_NOSYSTEM", "").lower() in ("", "0", "false", "no", "off"):
         found.append(Path(environment.get("GIT_CONFIG_SYSTEM", "/etc/gitconfig")))

@@ -1,9 +1,10 @@
 """What does git say and do about a repository?
 
 The one adapter round git: every call is built here, with an environment scrubbed of what
-hooks export, hooks and fsmonitor of the repository switched off, no prompt, C messages,
-bounded time, and a retry of the races that git itself does not wait for. GitPython's
-command wrapper (nothing else of it) serves the cold questions of `remove` and `doctor`.
+hooks export, hooks (in a folder or in the configuration) and fsmonitor of the repository
+switched off, no prompt, C messages, bounded time, and a retry of the races that git itself
+does not wait for. GitPython's command wrapper (nothing else of it) serves the cold questions
+of `remove` and `doctor`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from khlone import process
+from khlone.config_hooks import ConfigHooks
 from khlone.errors import (
     GitFailed,
     GitTooOld,
@@ -98,6 +100,7 @@ class Repository:
             "GIT_EDITOR": ":",
             "GIT_MERGE_AUTOEDIT": "no",
         }
+        self._config_hooks = ConfigHooks(location.common_dir, self._environment)
 
     def git(
         self,
@@ -121,8 +124,8 @@ class Repository:
         """
         built = {**self._environment, **(environment or {})}
         if not filters:
-            built |= self._without_own_filters(cwd or self.common_dir)
-        options = [*_QUIET]
+            _configure(built, self._without_own_filters(cwd or self.common_dir))
+        options = [*_QUIET, *self._without_config_hooks(cwd, built)]
         if writes:
             options += _LOCK_TIMEOUTS
             if self._durable:
@@ -156,15 +159,21 @@ class Repository:
             raise failure(arguments, done, where=cwd or self.common_dir)
         return done
 
-    def _without_own_filters(self, cwd: Path) -> dict[str, str]:
-        """Variables that put the user's filters, or none, in the place of those that the repository brings along.
+    def _without_config_hooks(self, cwd: Path | None, built: dict[str, str]) -> list[str]:
+        """Options that switch off each hook that the configuration names; odd names go by variables into `built`."""
+        names = self._config_hooks.names(cwd or self.common_dir, built)
+        _configure(built, [(f"hook.{name}.enabled", "false") for name in names if "=" in name])
+        return [part for name in names if "=" not in name for part in ("-c", f"hook.{name}.enabled=false")]
+
+    def _without_own_filters(self, cwd: Path) -> list[tuple[str, str]]:
+        """Settings that put the user's filters, or none, in the place of those that the repository brings along.
 
         Whoever can write to the repository's configuration, a process in a clone too, could
         have a program run by a look at a file: git asks the filter what the file is like.
         """
         config = (read_regular(self.common_dir / "config", most=_SMALL) or b"").lower()
         if not any(word in config for word in (b"filter", b"include", b"worktreeconfig")):
-            return {}
+            return []
         asked = ("config", "--list", "-z", "--show-scope")
         words = self.git(*asked, cwd=cwd).stdout.split(b"\0")
         own: set[bytes] = set()
@@ -178,11 +187,7 @@ class Repository:
                 else:
                     users[key] = value
         pairs = [(key, users.get(key, _FILTER_KEYS[key.rpartition(b".")[2]])) for key in sorted(own)]
-        built = {"GIT_CONFIG_COUNT": str(len(pairs))}
-        for number, (key, value) in enumerate(pairs):
-            built[f"GIT_CONFIG_KEY_{number}"] = os.fsdecode(key)
-            built[f"GIT_CONFIG_VALUE_{number}"] = os.fsdecode(value)
-        return built
+        return [(os.fsdecode(key), os.fsdecode(value)) for key, value in pairs]
 
     def cold(self, *arguments: str, cwd: Path | None = None) -> tuple[int, str]:
         """Ask git through GitPython's command wrapper; for questions off every hot path.
@@ -197,11 +202,11 @@ class Repository:
 
         where = self._named(cwd)
         wrapper = Git(os.fspath(cwd or self.common_dir))
-        scrub = dict.fromkeys((name for name in os.environ if name not in self._environment), "")
         built = {**self._environment, "GIT_OPTIONAL_LOCKS": "0"}
-        argv = [process.git_executable(), *_QUIET, *where, *arguments]
+        argv = [process.git_executable(), *_QUIET, *self._without_config_hooks(cwd, built), *where, *arguments]
+        scrub = sorted(name for name in os.environ if name not in built)
         if scrub:
-            argv = ["/usr/bin/env", *(part for name in sorted(scrub) for part in ("-u", name)), *argv]
+            argv = ["/usr/bin/env", *(part for name in scrub for part in ("-u", name)), *argv]
         try:
             status, output, _ = wrapper.execute(
                 argv,
@@ -352,6 +357,17 @@ class Repository:
         if done.status != 0:
             raise failure(arguments, done)
         return done.text.strip()
+
+
+def _configure(built: dict[str, str], pairs: Sequence[tuple[str, str]]) -> None:
+    """Add settings to an environment by number, where a key may hold a `=`."""
+    if not pairs:
+        return
+    first = int(built.get("GIT_CONFIG_COUNT", "0"))
+    built["GIT_CONFIG_COUNT"] = str(first + len(pairs))
+    for number, (key, value) in enumerate(pairs, start=first):
+        built[f"GIT_CONFIG_KEY_{number}"] = key
+        built[f"GIT_CONFIG_VALUE_{number}"] = value
 
 
 def _literal(pattern: str) -> str:
