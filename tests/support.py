@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 120.0
 
 #: Variables of khlone that steer the test run itself and are not taken from it.
-STEERING = frozenset({"KHLONE_FORBID_SKIPS", "KHLONE_TORTURE", "KHLONE_SEED"})
+STEERING = frozenset({"KHLONE_FORBID_SKIPS", "KHLONE_TORTURE", "KHLONE_KILLS", "KHLONE_SEED"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from khlone import faults
+from tests.crash.points import OUTSIDE
 from tests.sandbox import Sandbox
 
 KILLED = -9
@@ -28,30 +29,6 @@ RENAME = [name for name in faults.POINTS if name.startswith("rename.")]
 SYNC = [name for name in faults.POINTS if name.startswith("sync.")]
 PURGE = [name for name in faults.POINTS if name.startswith("purge.")]
 TAKE_BACK = [name for name in faults.POINTS if name.startswith("undo.")]
-#: Points at which nothing is open: the operation is not begun yet, or has ended.
-OUTSIDE = {
-    "create.ready",
-    "create.finished",
-    "merge.computed",
-    "merge.gated",
-    "merge.merged",
-    "merge.finished",
-    "remove.trashed",
-    "remove.finished",
-    "restore.ready",
-    "restore.finished",
-    "purge.ended",
-    "purge.finished",
-    "adopt.adopted",
-    "adopt.finished",
-    "rename.renamed",
-    "rename.finished",
-    "sync.computed",
-    "sync.synced",
-    "sync.finished",
-    "undo.undone",
-    "undo.finished",
-}
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Processes killed at random inside open operations: every promise holds after one recovery.
+"""Processes killed at random while every verb is used: every promise holds after one recovery.
 
 Half of the kills take khlone alone, so that its git goes on as an orphan; half take every
-process of its session. KHLONE_TORTURE=1 makes it 400 kills.
+process of its session. KHLONE_KILLS=100 makes it exactly so many, KHLONE_SEED=N another
+run; KHLONE_TORTURE=1 alone makes it 400.
 """
 
 from __future__ import annotations
@@ -16,11 +17,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.mixed_run import MINE, MixedRun, Round
 from tests.sandbox import Sandbox
+from tests.support import write
 
-KILLS = 400 if os.environ.get("KHLONE_TORTURE") else 20
-TOO_LATE = "too late"
-MINE = {"notes.md": "my own edit\n", "scratch.txt": "untracked\n"}
+KILLS = int(os.environ.get("KHLONE_KILLS") or (400 if os.environ.get("KHLONE_TORTURE") else 20))
+SEED = int(os.environ.get("KHLONE_SEED") or 7)
+#: Of ten kills so many are of a command that keeps a journal.
+JOURNALLED = 9
+#: No round has taken a tenth of it, on a loaded machine.
+ROUND_S = 60
+#: A process is looked at so often, in seconds: a step of an operation takes some milliseconds.
+LOOK_S = 0.002
 
 
 def session_members(session: int) -> list[int]:
@@ -35,17 +43,29 @@ def session_members(session: int) -> list[int]:
     return found
 
 
-def kill_inside(box: Sandbox, chance: random.Random, arguments: list[str], *, all_of_it: bool) -> str | None:
-    """Start a command, kill it once it has an operation open; returns the kind that was open, if one was.
+def steps(log: Path) -> list[str]:
+    """The fault points that were reached."""
+    return log.read_text().split() if log.exists() else []
 
-    `TOO_LATE` when the command had ended by itself before it could be killed.
-    """
-    child = box.start(*arguments)
-    while child.poll() is None and not box.open_operations():
-        time.sleep(0.001)
-    deadline = time.monotonic() + chance.choice([0.0, 0.004, 0.012, 0.025]) * chance.random()
+
+def is_there(round_: Round, log: Path) -> bool:
+    """Whether the command is where the round wants it."""
+    reached = steps(log)
+    return bool(reached) if round_.point == "*" else reached.count(str(round_.point)) >= round_.occurrence
+
+
+def kill_inside(box: Sandbox, chance: random.Random, round_: Round, log: Path, *, all_of_it: bool) -> bool:
+    """Start a command and kill it a moment after it was where the round wants it; False when it ended before."""
+    log.unlink(missing_ok=True)
+    moment = chance.choice([0.0, 0.004, 0.012, 0.025, 0.08]) * chance.random()
+    if round_.point is None:
+        moment = 0.4 * chance.random()
+    child = box.start(*round_.words, KHLONE_FAULT_LOG=str(log))
+    while round_.point is not None and child.poll() is None and not is_there(round_, log):
+        time.sleep(LOOK_S)
+    deadline = time.monotonic() + moment
     while child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.0005)
+        time.sleep(min(LOOK_S, moment))
     victims = session_members(child.pid) if all_of_it else [child.pid]
     in_time = child.poll() is None
     if in_time:
@@ -54,73 +74,57 @@ def kill_inside(box: Sandbox, chance: random.Random, arguments: list[str], *, al
                 os.kill(victim, signal.SIGKILL)
     child.wait()
     while session_members(child.pid):
-        time.sleep(0.002)
-    opened = box.open_operations()
-    if not in_time and not opened:
-        return TOO_LATE
-    return str(opened[0][0]) if opened else None
+        time.sleep(LOOK_S)
+    return in_time
 
 
-def names(box: Sandbox, state: str) -> list[str]:
-    """The clones in a state, as the registry has them."""
-    return [str(row[0]) for row in box.rows(f"SELECT name FROM clones WHERE state IN ({state}) ORDER BY name")]
+def told(histogram: collections.Counter[str]) -> str:
+    """A table of two columns."""
+    return "\n".join(f"  {count:4}  {what}" for what, count in sorted(histogram.items()))
 
 
-def next_command(box: Sandbox, chance: random.Random, number: int) -> list[str]:
-    """A command that has something to do in the present state."""
-    live, trashed = names(box, "'ready', 'merged'"), names(box, "'trashed'")
-    verb = chance.choice(["new", "merge", "merge", "remove", "restore", "prune"])
-    if verb == "merge" and live:
-        name = chance.choice(live)
-        box.write(box.clone_path(name), {f"src/{name}-{number}.txt": f"{number}\n" * 30})
-        box.commit(box.clone_path(name), f"work {number}")
-        return ["merge", name, chance.choice(["--merge", "--squash"])]
-    if verb == "remove" and len(live) > 1:
-        name = chance.choice(live)
-        box.write(box.clone_path(name), {"left.txt": f"{number}\n", "left.log": "ignored\n"})
-        return ["remove", "--force", name]
-    if verb == "restore" and trashed:
-        return ["restore", chance.choice(trashed)]
-    if verb == "prune" and trashed:
-        return ["prune", "--trash", "--age", "0"]
-    return ["new", f"c{number}"]
-
-
+@pytest.mark.timeout(300 + ROUND_S * KILLS)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sessions are found through /proc")
-def test_random_kills_inside_open_operations_violate_nothing(
+def test_random_kills_in_a_mixed_run_of_all_verbs_violate_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seed = int(os.environ.get("KHLONE_SEED", "7"))
-    chance = random.Random(seed)
-    box = Sandbox(tmp_path)
+    chance = random.Random(SEED)
+    box, log = Sandbox(tmp_path), tmp_path / "steps"
     box.create(files=60)
-    for number in range(4):
-        assert box.khlone("new", f"first{number}").code == 0
-    box.write(box.repository, MINE)
-    histogram: collections.Counter[str] = collections.Counter()
-    damaged = 0
+    assert box.khlone("new", "first", "-n", "3").code == 0
+    write(box.repository, MINE)
+    run = MixedRun(box, chance)
+    by_step: collections.Counter[str] = collections.Counter()
+    by_verb: collections.Counter[str] = collections.Counter()
+    violations: list[object] = []
+    inside = damaged = tried = 0
 
-    number = 0
-    while histogram.total() < KILLS or histogram["outside"] * 2 >= histogram.total():
-        assert number < KILLS * 5, f"too few kills hit an open operation: {dict(histogram)}"
-        number += 1
-        command = next_command(box, chance, number)
-        opened = kill_inside(box, chance, command, all_of_it=number % 2 == 0)
-        if opened == TOO_LATE:
-            continue
-        histogram[opened or "outside"] += 1
-        damaged += bool(opened) and bool(box.violations())
+    while by_step.total() < KILLS:
+        tried += 1
+        assert tried <= KILLS * 4, f"too few kills came in time: {by_step}"
+        round_ = run.next_round(journalled=by_step.total() % 10 < JOURNALLED)
+        if not kill_inside(box, chance, round_, log, all_of_it=tried % 2 == 0):
+            run.again(round_)
+        else:
+            was_open, reached = bool(box.open_operations()), steps(log)
+            by_step[f"{'inside, after' if was_open else 'outside, after'} {reached[-1] if reached else 'nothing'}"] += 1
+            by_verb[round_.verb] += 1
+            inside += was_open
+            damaged += was_open and any(not one.startswith("open operation") for one in box.violations())
         done = box.khlone("doctor", "--fix")
-        assert done.code == 0, (seed, number, command, done)
-        assert box.violations() == [], (seed, number, command, done)
-        assert {name: (box.repository / name).read_text() for name in MINE} == MINE, (seed, number, command)
-        status = box.git("status", "--porcelain")
-        assert status == " M notes.md\n?? scratch.txt\n", (seed, number, command, status)
+        run.undo_own_worktrees()
+        found = [*box.violations(), *run.losses(), *([] if done.code == 0 else [done])]
+        violations += [(SEED, tried, round_.words, round_.point, one) for one in found]
+        if found:
+            break
 
     with capsys.disabled():
-        print(f"\n{histogram.total()} random kills, by what was open: {dict(histogram)}; seed {seed}")
-    inside = histogram.total() - histogram["outside"]
-    assert damaged == inside, "control: without recovery every one of these is a violation"
+        print(f"\n{by_step.total()} random kills, {inside} of them inside an open operation; seed {SEED}")
+        print(f"{damaged} left damage that recovery mended; {len(violations)} violations\nby step:\n{told(by_step)}")
+        print(f"by verb:\n{told(by_verb)}")
+    assert violations == []
+    assert inside * 10 >= by_step.total() * 8, "too few kills hit an open operation"
+    assert damaged * 2 >= inside, "control: without recovery most of these are violations"
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="sessions are found through /proc")
