@@ -111,12 +111,17 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessIdentity:
-    """A process beyond its pid: a pid alone is reused, (pid, start ticks, boot id, host) is not."""
+    """A process beyond its pid: a pid alone is reused, (pid, start ticks, boot id, host) is not.
+
+    The pid is a number of one pid namespace, `None` where the system has none to tell or
+    an older version did not record it.
+    """
 
     pid: int
     start_ticks: int | None
     boot_id: str | None
     host: str
+    pid_namespace: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ from khlone.values import dataclass
 _CLONE_COLUMNS = """c.id, c.name, c.target, c.path, c.admin, c.state, c.reason, c.agent, c.isolation, c.config_dir,
     c.created_at, c.epoch, b.name AS branch, b.base, b.owned, b.merged_head"""
 _CLONES = f"SELECT {_CLONE_COLUMNS} FROM clones c JOIN branches b ON b.clone = c.id"  # noqa: S608
+_OWNER = ("pid", "start_ticks", "boot_id", "host", "pid_namespace")
 _LIVE = "c.state NOT IN ('trashed', 'purging')"
 #: Ended operations kept for `log`.
 KEPT_OPERATIONS = 2000
@@ -319,8 +320,9 @@ class Transaction:
     def begin_operation(self, operation: Operation) -> None:
         """Write the plan of an operation."""
         self._connection.execute(
-            """INSERT INTO operations (id, kind, clone, name, plan, step, pid, start_ticks, boot_id, host, started_at)
-            VALUES (?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT INTO operations
+            (id, kind, clone, name, plan, step, pid, start_ticks, boot_id, host, pid_namespace, started_at)
+            VALUES (?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?)""",
             (
                 operation.id,
                 operation.kind,
@@ -328,10 +330,7 @@ class Transaction:
                 raw(operation.name),
                 json.dumps(operation.plan),
                 operation.step,
-                operation.owner.pid,
-                operation.owner.start_ticks,
-                operation.owner.boot_id,
-                operation.owner.host,
+                *(getattr(operation.owner, name) for name in _OWNER),
                 operation.started_at,
             ),
         )
@@ -369,15 +368,13 @@ class Transaction:
             name = found["name"] if found else session.clone_id
             raise CloneNotReady(name, found["state"] if found else "gone", found["reason"] if found else None)
         self._connection.execute(
-            """INSERT INTO sessions (id, clone, pid, start_ticks, boot_id, host, state, command, started_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT INTO sessions
+            (id, clone, pid, start_ticks, boot_id, host, pid_namespace, state, command, started_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             (
                 session.id,
                 session.clone_id,
-                session.owner.pid,
-                session.owner.start_ticks,
-                session.owner.boot_id,
-                session.owner.host,
+                *(getattr(session.owner, name) for name in _OWNER),
                 session.state,
                 json.dumps(list(session.command)),
                 session.started_at,
@@ -455,7 +452,7 @@ def _clone(row: sqlite3.Row) -> CloneRecord:
 
 
 def _identity(row: sqlite3.Row) -> ProcessIdentity:
-    return ProcessIdentity(pid=row["pid"], start_ticks=row["start_ticks"], boot_id=row["boot_id"], host=row["host"])
+    return ProcessIdentity(**{name: row[name] for name in _OWNER})
 
 
 def _operation(row: sqlite3.Row) -> Operation:

@@ -87,4 +87,10 @@ CREATE TABLE trash (
 ) STRICT
 """
 
-MIGRATIONS: tuple[str, ...] = (_CLONES, _SESSIONS_AND_TRASH)
+# Two containers may have one host name, and each has a process of the same number.
+_PID_NAMESPACES = """
+ALTER TABLE operations ADD COLUMN pid_namespace INTEGER;
+ALTER TABLE sessions ADD COLUMN pid_namespace INTEGER
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CLONES, _SESSIONS_AND_TRASH, _PID_NAMESPACES)

@@ -1,8 +1,9 @@
 """Which processes belong to a clone, and do they live?
 
-A process is (pid, start ticks, boot id, host), never a pid alone. When unsure whether an
-owner lives, it lives. psutil is the source for whatever needs a look at other processes
-and is imported only then; one's own identity is read without it.
+A process is (pid, pid namespace, start ticks, boot id, host), never a pid alone. When unsure
+whether an owner lives, it lives: so on another host, and so in another pid namespace.
+psutil is the source for whatever needs a look at other processes and is imported only
+then; one's own identity is read without it.
 """
 
 from __future__ import annotations
@@ -47,8 +48,26 @@ def boot_id() -> str | None:
     return None
 
 
+@cache
+def pid_namespace() -> int | None:
+    """The inode of the pid namespace that this process's numbers are of, `None` where there is none to tell."""
+    with contextlib.suppress(OSError):
+        return os.stat("/proc/self/ns/pid").st_ino
+    return None
+
+
+def _proc_is_anothers() -> bool:
+    """Whether /proc has the numbers of another pid namespace: a new one may still see its parent's."""
+    try:
+        return os.readlink("/proc/self") != str(os.getpid())
+    except OSError:
+        return False
+
+
 def start_ticks(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat, `None` where that cannot be read; a zombie has none."""
+    if _proc_is_anothers():
+        return None
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
             return _ticks(stream.read())
@@ -64,17 +83,37 @@ def _ticks(content: bytes) -> int | None:
 def identity(pid: int | None = None) -> ProcessIdentity:
     """The identity of a process, by default of this one."""
     number = os.getpid() if pid is None else pid
-    return ProcessIdentity(pid=number, start_ticks=start_ticks(number), boot_id=boot_id(), host=os.uname().nodename)
+    return ProcessIdentity(
+        pid=number,
+        start_ticks=start_ticks(number),
+        boot_id=boot_id(),
+        host=os.uname().nodename,
+        pid_namespace=pid_namespace(),
+    )
+
+
+def out_of_sight(owner: ProcessIdentity) -> str | None:
+    """Where a process is that cannot be looked at from here, for people; `None` when it can, or is certainly gone."""
+    if owner.host != os.uname().nodename:
+        return f"on {owner.host}"
+    if _booted_since(owner):
+        return None
+    known = owner.pid_namespace is not None and pid_namespace() is not None
+    return "in another pid namespace" if known and owner.pid_namespace != pid_namespace() else None
+
+
+def _booted_since(owner: ProcessIdentity) -> bool:
+    return owner.boot_id is not None and boot_id() is not None and owner.boot_id != boot_id()
 
 
 def may_live(owner: ProcessIdentity) -> bool:
     """Whether a process may still be alive: False only when it is certainly gone."""
-    if owner.host != os.uname().nodename:
+    if out_of_sight(owner) is not None:
         return True
-    if owner.boot_id is not None and boot_id() is not None and owner.boot_id != boot_id():
+    if _booted_since(owner) or owner.pid <= 0:
         return False
-    if owner.pid <= 0:
-        return False
+    if _proc_is_anothers():
+        return _answers(owner.pid)
     try:
         with open(f"/proc/{owner.pid}/stat", "rb") as stream:
             ticks = _ticks(stream.read())
@@ -143,10 +182,13 @@ def find_process(pid: int) -> FoundProcess | None:
 def end_processes(processes: Iterable[FoundProcess], *, grace_s: float = TERM_GRACE_S) -> list[FoundProcess]:
     """TERM, a grace, then KILL; returns those that are alive all the same.
 
-    Each is signalled only while it is the process that was found, by its start time.
+    Each is signalled only while it is the process that was found, by its start time; none
+    where the numbers in /proc are not those that signals go by.
     """
     import psutil
 
+    if _proc_is_anothers():
+        return list(processes)
     wanted = []
     for found in processes:
         with contextlib.suppress(psutil.Error, OSError):
@@ -220,13 +262,14 @@ def is_open(paths: Iterable[Path]) -> bool:
 def session_processes(owner: ProcessIdentity, *, known: set[int]) -> list[FoundProcess]:
     """A recorded session's process and its descendants, those in `known` and khlone's ancestors aside.
 
-    Nothing when the pid is another process's by now. A session of another host is
+    Nothing when the pid is another process's by now. A session that is out of sight is
     listed without a look, and never signalled from here.
     """
     import psutil
 
-    if owner.host != os.uname().nodename:
-        return [FoundProcess(pid=owner.pid, name=f"a session on {owner.host}", created=-1.0)]
+    place = out_of_sight(owner)
+    if place is not None:
+        return [FoundProcess(pid=owner.pid, name=f"a session {place}", created=-1.0)]
     if not may_live(owner):
         return []
     ours = {os.getpid(), *_callers()}

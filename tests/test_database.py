@@ -407,7 +407,7 @@ class Killing(database._Connection):
         if how == "unprotected" and sql in ("BEGIN IMMEDIATE", "COMMIT"):
             return super().execute("SELECT 1")
         done = super().execute(sql, *values)
-        if sql.lstrip().startswith(("BEGIN", "CREATE", "PRAGMA user_version=", "COMMIT")):
+        if sql.lstrip().startswith(("BEGIN", "CREATE", "ALTER", "PRAGMA user_version=", "COMMIT")):
             Killing.count += 1
             if Killing.count == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)

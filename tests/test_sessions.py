@@ -123,6 +123,10 @@ def test_a_zombie_is_dead(tmp_path: Path) -> None:
         ({"boot_id": None}, True),
         ({"host": "another"}, True),
         ({"host": "another", "boot_id": "another", "start_ticks": 1}, True),
+        ({"pid_namespace": 1, "start_ticks": 1}, True),
+        ({"pid_namespace": 1, "pid": 0}, True),
+        ({"pid_namespace": 1, "boot_id": "another"}, False),
+        ({"pid_namespace": None, "start_ticks": 1}, False),
         ({"pid": 0}, False),
         ({"pid": -1}, False),
     ],
@@ -244,14 +248,20 @@ def test_a_session_whose_number_another_process_has_by_now_has_no_processes(tmp_
         assert sessions.session_processes(reused, known=set()) == []
 
 
-def test_a_session_of_another_host_is_listed_and_never_signalled(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [({"host": "elsewhere"}, "on elsewhere"), ({"pid_namespace": 1}, "in another pid namespace")],
+)
+def test_a_session_that_is_out_of_sight_is_listed_and_never_signalled(
+    tmp_path: Path, changes: dict[str, Any], place: str
+) -> None:
     with running(SLEEP, tmp_path) as child:
-        elsewhere = dataclasses.replace(sessions.identity(child.pid), host="elsewhere")
+        elsewhere = dataclasses.replace(sessions.identity(child.pid), **changes)
 
         found = sessions.session_processes(elsewhere, known=set())
         left = sessions.end_processes(found, grace_s=0.1)
 
-        assert [str(one) for one in found] == [f"a session on elsewhere ({child.pid})"]
+        assert [str(one) for one in found] == [f"a session {place} ({child.pid})"]
         assert left == []
         assert child.poll() is None
 

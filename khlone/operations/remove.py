@@ -185,12 +185,13 @@ def processes_in(app: App, clone: CloneRecord) -> list[str]:
 
 
 def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess], list[str]]:
-    """The processes in a clone, and those of other machines, which can only be told."""
+    """The processes in a clone, and those out of sight, which can only be told."""
     found = sessions.processes_inside(clone.path)
     elsewhere = []
     for session in app.registry.live_sessions(clone.id):
-        if session.owner.host != os.uname().nodename:
-            elsewhere.append(f"pid {session.owner.pid} on {session.owner.host}")
+        place = sessions.out_of_sight(session.owner)
+        if place is not None:
+            elsewhere.append(f"pid {session.owner.pid} {place}")
         elif sessions.may_live(session.owner):
             found += sessions.session_processes(session.owner, known={process.pid for process in found})
     known = {process.pid for process in found}

@@ -91,7 +91,9 @@ class Look:
 
 
 def _is_of(member: Member, record: SessionRecord) -> bool:
-    return member.pid == record.owner.pid or member.session == record.id
+    if member.session == record.id:
+        return True
+    return member.pid == record.owner.pid and sessions.out_of_sight(record.owner) is None
 
 
 def _taken(free: dict[int, Member], roots: set[int]) -> Sequence[int]:

@@ -57,7 +57,7 @@ def is_there(round_: Round, log: Path) -> bool:
 def kill_inside(box: Sandbox, chance: random.Random, round_: Round, log: Path, *, all_of_it: bool) -> bool:
     """Start a command and kill it a moment after it was where the round wants it; False when it ended before."""
     log.unlink(missing_ok=True)
-    moment = chance.choice([0.0, 0.004, 0.012, 0.025, 0.08]) * chance.random()
+    moment = chance.choice([0.0, 0.0, 0.002, 0.004, 0.012, 0.025]) * chance.random()
     if round_.point is None:
         moment = 0.4 * chance.random()
     child = box.start(*round_.words, KHLONE_FAULT_LOG=str(log))

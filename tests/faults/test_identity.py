@@ -6,19 +6,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from khlone import sessions
-from tests.commands.steps import clone_names, document, footprint, new, refused
-from tests.faults.lab import open_operations, registry, rows, start, stopped, wait_until
+from khlone import sessions, values
+from khlone.model import utc_now
+from khlone.registry import Registry, SessionRecord
+from tests.commands.steps import clone_names, document, footprint, new, refused, show
+from tests.faults.lab import open_operations, registry, rows, run, start, stopped, wait_until
 from tests.support import KHLONE, Git, Khlone
 
 OTHER_BOOT = "11111111-2222-3333-4444-555555555555"
 FOREIGN = "UPDATE operations SET host = 'farhost', boot_id = ? WHERE ended_at IS NULL"
 IN_A_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/sh", "-c", '"$@"; exit $?', "sh")
+IN_A_NAMESPACE_WITHOUT_PROC = tuple(word for word in IN_A_NAMESPACE if word != "--mount-proc")
 
 
 @pytest.fixture
@@ -180,6 +184,72 @@ def test_inside_a_pid_namespace_a_holder_outside_keeps_its_clone(khlone: Khlone,
     assert held == [("create", "half")]
     assert child.wait() == 0
     assert clone_names(khlone, project) == ["a", "half"]
+
+
+def _state_and_removal(khlone: Khlone, project: Path) -> tuple[str, dict[str, Any]]:
+    (shown,) = show(khlone, project, "a")["sessions"]
+    done = khlone("remove", "a", "--json", cwd=project)
+    return shown["state"], document(done, "remove", done.code)
+
+
+@pytest.mark.parametrize("namespace", ["another", "ours", "unknown"])
+def test_a_session_in_another_pid_namespace_cannot_be_told_and_so_is_not_dead(
+    khlone: Khlone, project: Path, namespace: str
+) -> None:
+    """The controls: the same row with the namespace that asks, or none, is that of a dead process."""
+    path = new(khlone, project, "a")
+    child = subprocess.Popen(["true"])
+    gone = sessions.identity(child.pid)
+    child.wait()
+    known = Registry(registry(project))
+    record = SessionRecord(
+        id="s1",
+        clone_id=show(khlone, project, "a")["id"],
+        owner=values.replace(gone, pid_namespace={"another": 1, "ours": gone.pid_namespace}.get(namespace)),
+        state="running",
+        command=("sleep",),
+        started_at=utc_now(),
+    )
+    with known.transaction() as change:
+        change.start_session(record)
+    known.close()
+
+    state, removal = _state_and_removal(khlone, project)
+
+    if namespace == "another":
+        assert state == "running"
+        assert [(one["name"], one["code"]) for one in removal["kept"]] == [("a", "session-live")]
+        assert "in another pid namespace" in removal["kept"][0]["message"]
+        forced = khlone("remove", "--force", "a", cwd=project)
+        assert forced.code == 0
+        assert "in another pid namespace may still work in a" in forced.err
+    else:
+        assert (state, removal["kept"]) == ("lost", [])
+    assert not path.exists()
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("way", [IN_A_NAMESPACE, IN_A_NAMESPACE_WITHOUT_PROC], ids=["proc", "no proc of its own"])
+def test_inside_a_pid_namespace_a_session_outside_keeps_its_clone(
+    khlone: Khlone, project: Path, tmp_path: Path, way: Sequence[str]
+) -> None:
+    path = new(khlone, project, "a")
+    # It works elsewhere by now and without the clone's variables: its row alone tells of it.
+    child = start(["exec", "a", "--", "env", "-i", "/bin/sleep", "600"], cwd=project)
+    try:
+        wait_until(lambda: rows(project, "SELECT 1 FROM sessions WHERE state = 'running'"))
+        inside = run(*way, str(KHLONE), "remove", "a", "--json", cwd=project)
+        there = path.exists()
+        rows(project, "UPDATE sessions SET pid_namespace = NULL")
+        control = run(*IN_A_NAMESPACE, str(KHLONE), "remove", "a", "--json", cwd=project)
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+    kept = document(inside, "remove", 1)["kept"]
+    assert [(one["name"], one["code"]) for one in kept] == [("a", "session-live")]
+    assert there
+    assert document(control, "remove")["kept"] == [], "control: nobody knows of the namespace, and it is removed"
 
 
 # -- reboots and reused pids ---------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from khlone import sessions
 from khlone.database import Database
 from khlone.schema import MIGRATIONS
 from tests.commands.steps import at_once, clone_names, footprint, new, refused, show, tree
@@ -101,7 +103,8 @@ def older(khlone: Khlone, commit: Commit, project: Path) -> Path:
         change.execute("ATTACH ? AS newest", (str(newest),))
         change.execute("BEGIN IMMEDIATE")
         for table in ("meta", "clones", "branches", "operations"):
-            change.execute(f"INSERT INTO {table} SELECT * FROM newest.{table}")
+            columns = ", ".join(row["name"] for row in change.execute(f"SELECT name FROM pragma_table_info('{table}')"))
+            change.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM newest.{table}")
     first.close()
     newest.unlink()
     assert user_version(path) == 1
@@ -184,3 +187,29 @@ def test_a_new_program_of_the_old_version_refuses_the_migrated_file_by_name(
 
     assert str(registry(older)) in refused(done, "registry-newer")["message"]
     assert registry(older).read_bytes() == before
+
+
+#: A session whose process was gone before anyone looked, as a program of the second version records it.
+DEAD = """INSERT INTO sessions (id, clone, pid, start_ticks, boot_id, host, state, command, started_at)
+    SELECT 's1', id, 1, 1, ?, ?, 'running', '["sleep"]', created_at FROM clones WHERE name = 'a'"""
+
+
+@pytest.mark.parametrize("when", ["before the migration", "after it, by a program that was there before"])
+def test_a_session_that_the_second_version_recorded_is_judged_by_its_pid_as_before(
+    khlone: Khlone, older: Path, when: str
+) -> None:
+    second = Database(registry(older), MIGRATIONS[:2])
+    writing = second.connection()
+    if when != "before the migration":
+        assert khlone("list", cwd=older).code == 0
+    with second.transaction():
+        writing.execute(DEAD, (sessions.boot_id(), os.uname().nodename))
+    second.close()
+
+    shown = show(khlone, older, "a")["sessions"]
+    removed = khlone("remove", "--force", "a", cwd=older)
+
+    assert user_version(registry(older)) == len(MIGRATIONS)
+    assert [(one["id"], one["state"]) for one in shown] == [("s1", "lost")]
+    assert removed.code == 0
+    assert "another pid namespace" not in removed.err
