@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from khlone.errors import KhloneError as KhloneError
     from khlone.errors import Refusal as Refusal
     from khlone.hookspecs import hookimpl as hookimpl
-    from khlone.model import AgentProfile as AgentProfile
     from khlone.model import Candidate as Candidate
     from khlone.model import Clone as Clone
     from khlone.model import CloneState as CloneState
@@ -31,6 +30,12 @@ if TYPE_CHECKING:
     from khlone.model import Severity as Severity
     from khlone.model import Strategy as Strategy
     from khlone.model import Verdict as Verdict
+    from khlone.profiles import AgentProfile as AgentProfile
+    from khlone.profiles import AgentReading as AgentReading
+    from khlone.profiles import AgentVersions as AgentVersions
+    from khlone.profiles import ConfigItem as ConfigItem
+    from khlone.profiles import Login as Login
+    from khlone.profiles import Sharing as Sharing
 
 _HOMES = {
     "App": "khlone.app",
@@ -39,7 +44,6 @@ _HOMES = {
     "hookimpl": "khlone.hookspecs",
     **dict.fromkeys(
         (
-            "AgentProfile",
             "Candidate",
             "Clone",
             "CloneState",
@@ -56,6 +60,10 @@ _HOMES = {
             "Verdict",
         ),
         "khlone.model",
+    ),
+    **dict.fromkeys(
+        ("AgentProfile", "AgentReading", "AgentVersions", "ConfigItem", "Login", "Sharing"),
+        "khlone.profiles",
     ),
 }
 

@@ -1,6 +1,7 @@
 """Where are the private folders of a clone, and how do they come and go?
 
-    <state>/khlone/repositories/<repository id>/clones/<clone id>/   khlone.json  config/<agent>/  logs/  run/
+    <state>/khlone/repositories/<repository id>/clones/<clone id>/
+        khlone.json  config/<agent>/  base/<agent>.json  cache/<agent>/  logs/  run/
     <state>/khlone/repositories/<repository id>/trash/<clone id>/<operation id>/
 
 All of it is 0700, outside every repository, since secrets and transcripts must not travel
@@ -25,6 +26,8 @@ from khlone.errors import NotPermitted, StateUnsafe
 
 MARKER = "khlone.json"
 
+#: Not TMPDIR: on macOS that alone is longer than what is left of a socket's path.
+_TEMP = "/tmp"  # noqa: S108 - the folder inside is private, and refused where it is not
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
@@ -57,6 +60,15 @@ def _user_folder(environment: Mapping[str, str], variable: str, below_home: str)
     )
 
 
+def clone_of(root: Path, path: str) -> Path | None:
+    """The private folder of the clone that a path lies in, of whichever repository, `None` for other paths."""
+    try:
+        parts = Path(path).relative_to(root / "repositories").parts
+    except ValueError:
+        return None
+    return root.joinpath("repositories", *parts[:3]) if len(parts) > 3 and parts[1] == "clones" else None
+
+
 class ConfigDirs:
     """The private folders of one repository's clones. Ids that cannot name a folder raise ValueError."""
 
@@ -75,6 +87,18 @@ class ConfigDirs:
     def config_path(self, clone_id: str, agent: str) -> Path:
         """Where the config dir of one agent in a clone lies."""
         return self.clone_path(clone_id) / "config" / _part(agent)
+
+    def base_path(self, clone_id: str, agent: str) -> Path:
+        """Where is written down what an agent's config dir was filled with."""
+        return self.clone_path(clone_id) / "base" / f"{_part(agent)}.json"
+
+    def cache_path(self, clone_id: str, agent: str) -> Path:
+        """Where an agent in a clone may keep what can be made again."""
+        return self.clone_path(clone_id) / "cache" / _part(agent)
+
+    def temp_path(self, clone_id: str) -> Path:
+        """Where the programs in a clone keep what is temporary: short, since sockets lie in it."""
+        return Path(_TEMP, f"khlone-{os.geteuid()}", _part(clone_id)[:12])
 
     def logs(self, clone_id: str) -> Path:
         """Where the logs of a clone's sessions lie."""
@@ -179,6 +203,7 @@ class ConfigDirs:
         with files.explained(trashed):
             if not _is_folder(trashed.parent):
                 return
+            files.remove_tree(self.temp_path(clone_id))
             files.remove_tree(aside)
             if files.exists(trashed):
                 files.rename_new(trashed, aside)

@@ -21,7 +21,6 @@ import pluggy
 if TYPE_CHECKING:
     from khlone.errors import Refusal
     from khlone.model import (
-        AgentProfile,
         Candidate,
         Clone,
         Demand,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
         Session,
         Verdict,
     )
+    from khlone.profiles import AgentProfile, ConfigItem
 
 PROJECT = "khlone"
 
@@ -210,11 +210,13 @@ def khlone_pre_cleanup(clone: Clone, plan: RemovePlan) -> None:
 
 
 @hookspec
-def khlone_agents(settings: Mapping[str, str]) -> Iterable[AgentProfile]:
+def khlone_agents(settings: Mapping[str, str], environment: Mapping[str, str]) -> Iterable[AgentProfile]:
     """Collect: offers agent profiles; two plugins with one name are a clash.
 
     Runs whenever a profile is looked up. `settings` holds the `khlone.*` settings in
-    force, keys in lower case without the `khlone.` prefix. A plugin that raises is left
+    force, keys in lower case without the `khlone.` prefix. `environment` is the user's,
+    also where khlone is called by an agent in a clone: the variables that move the agent's
+    config are those that the clone was made under. A plugin that raises is left
     out with a warning where the agent that is wanted is another plugin's; else the
     command ends with `plugin-failed`, since its agent may have been that one::
 
@@ -340,6 +342,28 @@ def khlone_spawn_command(clone: Clone, command: Sequence[str]) -> Sequence[str] 
         @hookimpl
         def khlone_spawn_command(clone, command):
             return ["nice", "-n", "5", *command]
+    """
+    return None
+
+
+@hookspec(firstresult=True)
+def khlone_agent_item(
+    clone: Clone, agent: AgentProfile, item: ConfigItem, source: bytes | None, location: Location
+) -> bytes | None:
+    """First: makes the content of an item that is generated (`Sharing.GENERATE`) for a clone.
+
+    Runs for a new clone, before `khlone_populate_config_dir`, and for `agents refresh`.
+    `source` is what the user has, `None` where there is nothing sound; the worktree of
+    `clone` need not be there yet. None leaves it to the next plugin, in the end the item
+    out. A `Refusal` (`vetoed`) or any other exception (`plugin-failed`) rolls a new clone
+    back::
+
+        from khlone import hookimpl
+
+        @hookimpl
+        def khlone_agent_item(agent, item, source):
+            if (agent.name, item.name) == ("mine", "state.json"):
+                return b'{"onboarded": true}\\n'
     """
     return None
 

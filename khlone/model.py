@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from khlone.values import dataclass, field
+from khlone.values import dataclass
 
 
 class CloneState(enum.StrEnum):
@@ -200,23 +200,6 @@ class Clone:
     sessions: Sequence[Session] = ()
     ports: tuple[int, int] | None = None
     reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentProfile:
-    """How an agent program is kept to its clone.
-
-    `config_variables` are set to the clone's own config dir for that agent;
-    `environment` adds fixed variables, in whose values `{config_dir}`, `{path}` and
-    `{name}` are replaced; `strip` names inherited variables that must not reach it.
-    """
-
-    name: str
-    executable: str | None = None
-    config_variables: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    strip: Sequence[str] = ()
-    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

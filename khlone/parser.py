@@ -39,6 +39,7 @@ VERBS = {
     "trust": "Show what the repository's hooks would run, and approve it.",
     "untrust": "Take approvals back.",
     "hook": "Run the shell hooks of an event by hand.",
+    "agents": "Show which agents there are, and how each is kept to its clone.",
     "plugins": "Show which plugins are installed, and why one is not loaded.",
     "completion": "Print what a shell needs to complete the words of khlone.",
     "setup": "Put completion, the cd wrapper and the man page where they work.",

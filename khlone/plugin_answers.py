@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from khlone.errors import Refusal
-from khlone.model import AgentProfile, Finding, Verdict
+from khlone.model import Finding, Verdict
+from khlone.profiles import AgentProfile
 
 #: An agent's name is the name of a folder too; see config_dir.py.
 _AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -77,6 +78,12 @@ def command(answer: object) -> tuple[str, ...] | None:
     if isinstance(answer, str) or not words or not all(isinstance(word, str) for word in words):
         raise TypeError("a command is a list of one or more strings")
     return words
+
+
+def content(answer: object) -> bytes | None:
+    """The bytes of a file, or nothing."""
+    found: bytes | None = None if answer is None else _typed(answer, bytes)
+    return found
 
 
 def absolute(answer: object) -> Path | None:

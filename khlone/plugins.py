@@ -19,7 +19,6 @@ from khlone import entry_points, plugin_answers
 from khlone.entry_points import Selection
 from khlone.errors import KhloneError, NotAdmitted, PluginClash, PluginFailed, Refusal
 from khlone.model import (
-    AgentProfile,
     Candidate,
     Clone,
     Demand,
@@ -36,6 +35,7 @@ from khlone.model import (
 )
 from khlone.plugin_calls import DEFAULT_LIMIT_S, Caller, Spent, cause, frozen
 from khlone.plugin_loading import Loaded, Unusable
+from khlone.profiles import AgentProfile, ConfigItem
 
 _T = TypeVar("_T")
 
@@ -58,6 +58,8 @@ class Plugins:
         self._caller = Caller(limit_s=limit_s, log=log, warn=self._warn)
         self._loaded = Loaded(self._caller, self._warn)
         self.warnings: list[str] = []
+        #: Which plugin has which agent, as `agents` last found it.
+        self.owners: dict[str, str] = {}
 
     @classmethod
     def load(
@@ -166,17 +168,23 @@ class Plugins:
 
     # -- collect: all answers combined
 
-    def agents(self, settings: Mapping[str, str], wanted: str | None = None) -> dict[str, AgentProfile]:
+    def agents(
+        self,
+        settings: Mapping[str, str],
+        wanted: str | None = None,
+        *,
+        environment: Mapping[str, str] = os.environ,
+    ) -> dict[str, AgentProfile]:
         """Every agent profile by name; raises PluginClash or PluginFailed.
 
         With `wanted`, a plugin that fails is only warned of where that agent is another
-        plugin's: it may have been the one that has it.
+        plugin's: it may have been the one that has it. `owners` says afterwards whose each is.
         """
         profiles: dict[str, AgentProfile] = {}
-        owners: dict[str, str] = {}
+        owners = self.owners = {}
         failed: list[PluginFailed] = []
         hook = "khlone_agents"
-        for plugin, ask in self._calls(hook, plugin_answers.profiles, settings=settings):
+        for plugin, ask in self._calls(hook, plugin_answers.profiles, settings=settings, environment=environment):
             try:
                 offered = ask()
             except PluginFailed as error:
@@ -280,6 +288,20 @@ class Plugins:
     def worktree_path(self, request: NewRequest) -> Path | None:
         """Where a plugin wants the new worktree, absolute; raises Refusal or PluginFailed."""
         return self._first("khlone_worktree_path", plugin_answers.absolute, request=request)
+
+    def agent_item(
+        self, clone: Clone, agent: AgentProfile, item: ConfigItem, source: bytes | None, location: Location
+    ) -> bytes | None:
+        """The content of a generated item for a clone; raises Refusal or PluginFailed."""
+        return self._first(
+            "khlone_agent_item",
+            plugin_answers.content,
+            clone=clone,
+            agent=agent,
+            item=item,
+            source=source,
+            location=location,
+        )
 
     # -- notify: every plugin runs, the change stands
 

@@ -211,7 +211,11 @@ def _flatten(prefix: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, bool):
         return [(prefix, "true" if value else "false")]
     if isinstance(value, list):
-        return [(prefix, " ".join(str(item) for item in value))]
+        words = [str(item) for item in value]
+        import shlex
+
+        # Words of an agent's command line may hold spaces; other lists are of plain words.
+        return [(prefix, shlex.join(words) if prefix.startswith("agents.") else " ".join(words))]
     return [(prefix, str(value))]
 
 

@@ -17,9 +17,10 @@ import pytest
 
 from khlone import hookimpl, plugin_log
 from khlone.errors import NotAdmitted, PluginFailed, Refusal
-from khlone.model import AgentProfile, Changes, Clone, CloneState, Demand, Isolation, Landed, MergeResult, Strategy
+from khlone.model import Changes, Clone, CloneState, Demand, Isolation, Landed, MergeResult, Strategy
 from khlone.plugin_calls import frozen
 from khlone.plugins import Plugins
+from khlone.profiles import AgentProfile
 from khlone.values import field_names
 
 CLONE = Clone(

@@ -20,7 +20,6 @@ import khlone
 from khlone import hookimpl, hookspecs
 from khlone.errors import Interrupted, InvalidSetting, PluginClash, PluginFailed, Refusal
 from khlone.model import (
-    AgentProfile,
     Candidate,
     Clone,
     CloneState,
@@ -33,6 +32,7 @@ from khlone.model import (
     Verdict,
 )
 from khlone.plugins import Plugins
+from khlone.profiles import AgentProfile
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUEST = NewRequest(name="x")

@@ -26,7 +26,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))
 }
 #: Objects whose keys are not khlone's to choose.
-OPEN = {("error", "facts"), ("env", "environment")}
+OPEN = {("error", "facts"), ("env", "environment"), ("agents", "agents", "environment")}
 #: A schema that no document has as a whole: it is part of others.
 PART = "clone"
 
@@ -286,6 +286,15 @@ def mending(ask: Ask, project: Path) -> None:
     assert [one["severity"] for one in ask("doctor", cwd=project)["findings"]] == ["info"]
 
 
+def showing_agents(ask: Ask, project: Path) -> None:
+    """Agents are listed, and one is shown with everything."""
+    names = [one["name"] for one in ask("agents", cwd=project)["agents"]]
+    (shown,) = ask("agents", "show", "claude", cwd=project)["agents"]
+
+    assert names == ["claude", "generic"]
+    assert {item["sharing"] for item in shown["items"]} == {"generate", "copy", "link", "never"}
+
+
 def showing_plugins(ask: Ask, project: Path) -> None:
     """Plugins are loaded, left out, and broken."""
     site = project.with_name("site")
@@ -390,6 +399,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     looking_back: {"new", "diff", "merge", "prune", "log"},
     mending: {"new", "doctor"},
     hooks: {"new", "path", "trust", "untrust", "hook"},
+    showing_agents: {"agents"},
     showing_plugins: {"plugins"},
     git_hooks: {"new", "path", "hooks"},
     refusals: {"new", "error"},

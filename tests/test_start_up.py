@@ -48,6 +48,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "trust": (("trust",), {"sqlite3", *CLICK}),
     "untrust": (("untrust",), {"sqlite3", *CLICK}),
     "hook": (("hook", "run", "post-create", "one"), {"sqlite3", *CLICK}),
+    "agents": (("agents",), {"sqlite3", "pluggy", *CLICK}),
     "plugins": (("plugins",), {"sqlite3", "pluggy", *CLICK}),
     "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),
 }

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from khlone import values
-from khlone.model import AgentProfile, Holds, Kept
+from khlone.model import Holds, Kept
+from khlone.profiles import AgentProfile
 
 
 @values.dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,21 +26,11 @@ from khlone.errors import (
     OtherRepository,
     RepositoryUnsupported,
     UnbornHead,
-    UnknownAgent,
 )
 from khlone.locks import HeldLock
-from khlone.model import (
-    AgentProfile,
-    Clone,
-    CloneRecord,
-    CloneState,
-    Isolation,
-    NewRequest,
-    OperationKind,
-    Outcome,
-    utc_now,
-)
-from khlone.operations import create, journal, names, recovery, undo
+from khlone.model import Clone, CloneRecord, CloneState, Isolation, NewRequest, OperationKind, Outcome, utc_now
+from khlone.operations import agents, create, journal, names, recovery, undo
+from khlone.profiles import AgentProfile
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, is_oid, null_oid
 from khlone.values import dataclass
@@ -124,9 +114,7 @@ def plan_adopt(app: App, request: AdoptRequest) -> AdoptPlan:
         raise CloneExists(known.name, known.path)
     lost = _lost(app, entry)
     agent = request.agent or (lost.agent if lost is not None else None) or app.settings.agent
-    profiles = app.plugins.agents(app.settings.values, agent)
-    if agent not in profiles:
-        raise UnknownAgent(agent, sorted(profiles))
+    profile = agents.require_profile(app, agent)
     branch, tip = _branch(app, entry, path)
     clone_id = lost.id if lost is not None else journal.new_clone_id()
     config_dir = app.config_dirs.config_path(clone_id, agent)
@@ -165,7 +153,7 @@ def plan_adopt(app: App, request: AdoptRequest) -> AdoptPlan:
     return AdoptPlan(
         operation=journal.new_operation_id(),
         clone=clone,
-        profile=profiles[agent],
+        profile=profile,
         state=CloneState.READY if made_here else CloneState.ADOPTED,
         with_lock=entry.locked is None,
         healed=lost is not None,

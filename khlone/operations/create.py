@@ -24,22 +24,12 @@ from khlone.errors import (
     NoSuchRef,
     PathTaken,
     UnbornHead,
-    UnknownAgent,
     UsageError,
 )
 from khlone.locks import HeldLock
-from khlone.model import (
-    AgentProfile,
-    Clone,
-    CloneRecord,
-    CloneState,
-    Isolation,
-    NewRequest,
-    OperationKind,
-    Outcome,
-    utc_now,
-)
-from khlone.operations import include, journal, large_files, names, recovery, submodules, undo
+from khlone.model import Clone, CloneRecord, CloneState, Isolation, NewRequest, OperationKind, Outcome, utc_now
+from khlone.operations import agents, include, journal, large_files, names, recovery, submodules, undo
+from khlone.profiles import AgentProfile
 from khlone.registry import folded
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
@@ -115,9 +105,7 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
         raise UsageError(f"isolation {request.isolation.value!r} is not available yet", hint="use --isolate config")
     require_free_name(app, request.name)
     agent = request.agent or app.settings.agent
-    profiles = app.plugins.agents(app.settings.values, agent)
-    if agent not in profiles:
-        raise UnknownAgent(agent, sorted(profiles))
+    profile = agents.require_profile(app, agent)
     branch, base, owned = _branch_and_base(app, request)
     clone_id = journal.new_clone_id()
     path = choose_path(app, request, branch, clone_id)
@@ -139,7 +127,7 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
     return CreatePlan(
         operation=journal.new_operation_id(),
         clone=clone,
-        profile=profiles[agent],
+        profile=profile,
     )
 
 

@@ -7,12 +7,15 @@ another clone or that the agent must not inherit; plus the clone's own.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
-from khlone import process
+from khlone import files, process
 from khlone.app import SESSION_VARIABLES, App
-from khlone.errors import InvalidSetting, PluginClash
-from khlone.model import AgentProfile, CloneRecord
-from khlone.operations import journal
+from khlone.errors import InvalidSetting, KhloneError, PluginClash
+from khlone.model import CloneRecord
+from khlone.operations import agents, journal
+from khlone.profiles import AgentProfile, AgentVersions, Login
 
 _PORT_VARIABLES = ("KHLONE_PORT", "KHLONE_PORT_COUNT")
 
@@ -20,7 +23,7 @@ _PORT_VARIABLES = ("KHLONE_PORT", "KHLONE_PORT_COUNT")
 def profile_of(app: App, clone: CloneRecord) -> AgentProfile:
     """The agent profile of a clone; a bare one, with a warning, when its plugin is gone."""
     name = clone.agent or "generic"
-    found = app.plugins.agents(app.settings.values, name).get(name)
+    found = agents.profiles(app, name).get(name)
     if found is None:
         app.told(f"warning: no plugin knows agent {name!r} any more; its variables are not set")
         return AgentProfile(name=name)
@@ -28,19 +31,34 @@ def profile_of(app: App, clone: CloneRecord) -> AgentProfile:
 
 
 def additions(app: App, clone: CloneRecord, *, session_id: str | None = None) -> dict[str, str]:
-    """The variables that are the clone's own; raises PluginClash when two plugins disagree."""
-    return _additions(app, clone, profile_of(app, clone), session_id)
-
-
-def complete(app: App, clone: CloneRecord, *, session_id: str) -> dict[str, str]:
-    """The whole environment of a process that is started in the clone."""
+    """The variables that are the clone's own, keys aside; raises PluginClash when two plugins disagree."""
     profile = profile_of(app, clone)
-    dropped = {*profile.strip, *SESSION_VARIABLES, *_PORT_VARIABLES, "OLDPWD"}
+    return _additions(app, clone, profile, _held(app, profile, ()), session_id)
+
+
+def complete(app: App, clone: CloneRecord, *, session_id: str, command: Sequence[str]) -> dict[str, str]:
+    """The whole environment of a command that is started in the clone."""
+    profile = profile_of(app, clone)
+    held = _held(app, profile, command)
+    dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, *_PORT_VARIABLES, "OLDPWD"}
     inherited = {name: value for name, value in process.scrubbed(app.environment).items() if name not in dropped}
-    return {**inherited, **_additions(app, clone, profile, session_id), "PWD": os.fspath(clone.path)}
+    found = _additions(app, clone, profile, held, session_id)
+    return {**inherited, **found, "PWD": os.fspath(clone.path)}
 
 
-def _additions(app: App, clone: CloneRecord, profile: AgentProfile, session_id: str | None) -> dict[str, str]:
+def _held(app: App, profile: AgentProfile, command: Sequence[str]) -> AgentVersions:
+    """What holds for the version of the agent that the command starts, else of the one on PATH."""
+    program = None
+    if command and profile.executable and os.sep in command[0]:
+        named = Path(command[0])
+        program = named if named.name == Path(profile.executable).name and named.is_absolute() else None
+    # Asking for its version is of use only where something depends on it.
+    return agents.find(app, profile, program).held if len(profile.versions) > 1 else profile.of_version(None)
+
+
+def _additions(
+    app: App, clone: CloneRecord, profile: AgentProfile, held: AgentVersions, session_id: str | None
+) -> dict[str, str]:
     found = {
         "KHLONE_NAME": clone.name,
         "KHLONE_ID": clone.id,
@@ -52,19 +70,46 @@ def _additions(app: App, clone: CloneRecord, profile: AgentProfile, session_id: 
         found["KHLONE_TARGET"] = clone.target
     if session_id is not None:
         found["KHLONE_SESSION"] = session_id
-    config_dir = os.fspath(clone.config_dir) if clone.config_dir is not None else ""
-    for variable in profile.config_variables:
-        found[variable] = config_dir
-    for variable, template in profile.environment.items():
-        try:
-            found[variable] = template.format(config_dir=config_dir, path=clone.path, name=clone.name)
-        except (KeyError, IndexError, ValueError) as error:
-            raise InvalidSetting(variable, template, f"bad template of agent {profile.name}: {error}") from error
+    found |= _of_agent(app, clone, profile, held)
     added = app.plugins.environment(journal.as_clone(clone))
     clash = next((name for name, value in added.items() if found.get(name, value) != value), None)
     if clash is not None:
+        is_agents = clash in profile.environment or clash in held.environment
         raise PluginClash(
-            f"the variable {clash}",
-            [f"agent {profile.name}" if clash in profile.environment else "khlone", "another plugin"],
+            f"the variable {clash}", [f"agent {profile.name}" if is_agents else "khlone", "another plugin"]
         )
     return {**found, **added}
+
+
+def _of_agent(app: App, clone: CloneRecord, profile: AgentProfile, held: AgentVersions) -> dict[str, str]:
+    config_dir = os.fspath(clone.config_dir) if clone.config_dir is not None else ""
+    places = {"config_dir": config_dir, "path": os.fspath(clone.path), "name": clone.name}
+    templates = {**profile.environment, **held.environment}
+    uses = {word for word in ("temp", "cache") if any(f"{{{word}}}" in value for value in templates.values())}
+    if profile.temp_variables or "temp" in uses:
+        places["temp"] = _made(app, app.config_dirs.temp_path(clone.id), app.config_dirs.run(clone.id))
+    if profile.cache_variables or "cache" in uses:
+        places["cache"] = _made(app, app.config_dirs.cache_path(clone.id, profile.name), None)
+    found = dict.fromkeys(profile.config_variables, config_dir)
+    found |= dict.fromkeys(profile.temp_variables, places.get("temp", ""))
+    found |= dict.fromkeys(profile.cache_variables, places.get("cache", ""))
+    if held.login is Login.STORE and profile.store is not None:
+        found |= dict.fromkeys(profile.credential_variables, os.fspath(profile.store))
+    for variable, template in templates.items():
+        try:
+            found[variable] = template.format(**places)
+        except (KeyError, IndexError, ValueError) as error:
+            raise InvalidSetting(variable, template, f"bad template of agent {profile.name}: {error}") from error
+    return found
+
+
+def _made(app: App, place: Path, fallback: Path | None) -> str:
+    """A private folder; the fallback where the place is somebody else's."""
+    try:
+        with files.explained(place):
+            return os.fspath(files.make_private_dir(place))
+    except KhloneError as error:
+        if fallback is None:
+            raise
+        app.told(f"warning: {error.message}; {fallback} is used instead")
+        return os.fspath(files.make_private_dir(fallback))

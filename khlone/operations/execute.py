@@ -188,7 +188,7 @@ def _prepare(app: App, clone: CloneRecord, command: Sequence[str]) -> _Prepared:
         command=tuple(argv),
         started_at=utc_now(),
     )
-    variables = environment.complete(app, clone, session_id=session.id)
+    variables = environment.complete(app, clone, session_id=session.id, command=argv)
     return _Prepared(
         clone=clone,
         argv=(_found(argv[0], variables, clone.path), *argv[1:]),

@@ -15,13 +15,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-from khlone import AgentProfile, Clone, hookimpl
+from khlone import AgentProfile, AgentReading, AgentVersions, Clone, ConfigItem, Login, Sharing, hookimpl
 from khlone.errors import StateUnsafe
 from khlone.files import read_regular, write_atomic
+from khlone.values import dataclass
 
 AGENT = "claude"
 
@@ -42,14 +42,74 @@ USER_KEYS = (
     "userID",
     "verbose",
 )
-#: What is linked from the user's dir, and what it has to be there.
-LINKED: Mapping[str, Callable[[str], bool]] = {
-    "agents": os.path.isdir,
-    "commands": os.path.isdir,
-    "skills": os.path.isdir,
-    "output-styles": os.path.isdir,
-    "CLAUDE.md": os.path.isfile,
+#: At least one of these is there unless the file is empty or was reset.
+SOUND_KEYS = ("hasCompletedOnboarding", "mcpServers", "oauthAccount")
+#: What is linked from the user's dir: read, never written.
+LINKED = ("agents", "commands", "skills", "output-styles", "CLAUDE.md")
+#: What is a session's own.
+PRIVATE = (
+    "projects",
+    "sessions",
+    "history.jsonl",
+    "todos",
+    "debug",
+    "backups",
+    "shell-snapshots",
+    "session-env",
+    "stats-cache.json",
+    "settings.local.json",
+)
+#: Made by the program, all of them folders: a file in such a place makes it fail or hang.
+LOCKS = (
+    "{config_dir}.lock",
+    "{config_dir}/.claude.json.lock",
+    "{config_dir}/.oauth_refresh.lock",
+    "{config_dir}/.storage-write.lock",
+)
+ENVIRONMENT: Mapping[str, str] = {
+    "DISABLE_AUTOUPDATER": "1",
+    "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL": "1",
+    # Without it a request that fails is tried for three minutes and more.
+    "CLAUDE_CODE_MAX_RETRIES": "4",
 }
+VERSIONS = (
+    AgentVersions(
+        since="2.1.145",
+        login=Login.STORE,
+        why="CLAUDE_SECURESTORAGE_CONFIG_DIR keeps one store and one refresh lock for all clones",
+    ),
+    AgentVersions(
+        since="2.1.118",
+        until="2.1.144",
+        login=Login.KEY,
+        why="the first refresh replaces a link by a private file, and the shared store cannot be named yet",
+    ),
+    AgentVersions(until="2.1.117", login=Login.LINK, why="a refresh writes through the link"),
+)
+READING = AgentReading(
+    output="jsonl",
+    result="result",
+    failed="is_error",
+    session="session_id",
+    usage="usage",
+    cost_usd="total_cost_usd",
+    rate_limit="type=rate_limit_event",
+    sessions="sessions/*.json",
+    transcripts="projects/*/*.jsonl",
+)
+OWN_HOOKS = (
+    "SessionStart",
+    "UserPromptSubmit",
+    "PreToolUse",
+    "PostToolUse",
+    "Notification",
+    "Stop",
+    "SubagentStop",
+    "PreCompact",
+    "SessionEnd",
+    "WorktreeCreate",
+    "WorktreeRemove",
+)
 #: Set by Claude Code for what it starts itself: one clone's session must not reach the next.
 STRIPPED = (
     "CLAUDECODE",
@@ -62,6 +122,7 @@ STRIPPED = (
     "CLAUDE_PROJECT_DIR",
 )
 
+_STATE = ".claude.json"
 _CONFIG = "CLAUDE_CONFIG_DIR"
 _STORE = "CLAUDE_SECURESTORAGE_CONFIG_DIR"
 #: Old versions kept every prompt in `.claude.json`; above this it is not the user's settings any more.
@@ -70,22 +131,66 @@ _MOST_SETTINGS_BYTES = 1 << 20
 
 
 @hookimpl
-def khlone_agents() -> list[AgentProfile]:
+def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
     """Offer `claude`."""
-    environment = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL": "1"}
-    user = find_user_dirs(os.environ)
-    if user is not None:
-        # Profile values are templates: braces of a path stand for themselves.
-        environment[_STORE] = os.fspath(user.store).replace("{", "{{").replace("}", "}}")
+    user = find_user_dirs(environment)
     profile = AgentProfile(
         name=AGENT,
         executable="claude",
+        version_words=("--version",),
+        headless=("-p", "--output-format", "stream-json", "--verbose"),
+        resume=("--resume", "{session}"),
+        headless_resume=("-p", "--output-format", "stream-json", "--verbose", "--resume", "{session}"),
         config_variables=(_CONFIG,),
-        environment=environment,
+        temp_variables=("CLAUDE_CODE_TMPDIR",),
+        credential_variables=(_STORE,),
+        key_variables=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+        token_variables=("CLAUDE_CODE_OAUTH_TOKEN",),
+        environment=ENVIRONMENT,
         strip=STRIPPED,
+        home=None if user is None else user.config,
+        store=None if user is None else user.store,
+        items=_items(user),
+        locks=LOCKS,
+        versions=VERSIONS,
+        reading=READING,
+        own_hooks=OWN_HOOKS,
         description="Claude Code",
     )
     return [profile]
+
+
+def _items(user: UserDirs | None) -> tuple[ConfigItem, ...]:
+    return (
+        ConfigItem(
+            name=_STATE,
+            sharing=Sharing.GENERATE,
+            source=None if user is None else user.state,
+            as_json=True,
+            keys=USER_KEYS,
+            depths={"mcpServers": 2, "customApiKeyResponses": 2, "projects": 4},
+            sound_keys=SOUND_KEYS,
+            why="written at every start; the user's keys, this repository's trust and MCP servers, no other project",
+        ),
+        ConfigItem(
+            name="settings.json",
+            sharing=Sharing.COPY,
+            as_json=True,
+            depths={"enabledPlugins": 2, "env": 2, "permissions": 2, "extraKnownMarketplaces": 2},
+            why="written through a link when a plugin is switched on or off",
+        ),
+        ConfigItem(
+            name="plugins", sharing=Sharing.COPY, moves_paths=True, why="a link would share its locks and its store"
+        ),
+        *(ConfigItem(name=name, sharing=Sharing.LINK, why="only read") for name in LINKED),
+        ConfigItem(
+            name=".credentials.json",
+            sharing=Sharing.NEVER,
+            is_credential=True,
+            why="refresh tokens work once: a copy or a replaced link logs the others out",
+        ),
+        *(ConfigItem(name=name, sharing=Sharing.NEVER, why="what one session has said and done") for name in PRIVATE),
+    )
 
 
 @hookimpl
@@ -101,9 +206,9 @@ def khlone_populate_config_dir(agent: AgentProfile, config_dir: Path) -> None:
     settings = _read(user.config / "settings.json", _MOST_SETTINGS_BYTES)
     if settings is not None:
         write_atomic(config_dir / "settings.json", settings, durable=False)
-    for name, is_usable in LINKED.items():
+    for name in LINKED:
         target = os.path.realpath(user.config / name)
-        if is_usable(target):
+        if os.path.isfile(target) if name.endswith(".md") else os.path.isdir(target):
             with contextlib.suppress(FileExistsError):
                 os.symlink(target, config_dir / name)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from khlone_plugins import claude
 
-from khlone.model import AgentProfile, Clone, CloneState, Isolation
+from khlone.model import Clone, CloneState, Isolation
 from khlone.plugins import Plugins
+from khlone.profiles import AgentProfile
 
 STATE: dict[str, object] = {
     "hasCompletedOnboarding": True,
@@ -92,7 +93,7 @@ def clone_at(path: Path, config_dir: Path, agent: str = "claude") -> Clone:
 
 def profile() -> AgentProfile:
     """The profile, through the front that khlone uses."""
-    return Plugins.of(claude).agents({})["claude"]
+    return Plugins.of(claude).agents({}, environment=os.environ)["claude"]
 
 
 def populate(config_dir: Path, agent: str = "claude") -> None:
@@ -123,7 +124,7 @@ def test_the_config_dir_is_the_clones_and_the_credentials_stay_the_users(home: P
     found = profile()
 
     assert found.config_variables == ("CLAUDE_CONFIG_DIR",)
-    assert found.environment["CLAUDE_SECURESTORAGE_CONFIG_DIR"] == str(home / ".claude")
+    assert (found.credential_variables, found.store) == (("CLAUDE_SECURESTORAGE_CONFIG_DIR",), home / ".claude")
     assert found.environment["DISABLE_AUTOUPDATER"] == "1"
     assert found.environment["CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL"] == "1"
 
@@ -154,15 +155,7 @@ def test_the_store_is_the_users_whatever_the_caller_is(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    assert profile().environment["CLAUDE_SECURESTORAGE_CONFIG_DIR"] == store.format(home=home)
-
-
-def test_braces_in_a_path_are_no_template(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLAUDE_CONFIG_DIR", "/odd/{name}")
-
-    value = profile().environment["CLAUDE_SECURESTORAGE_CONFIG_DIR"]
-
-    assert value.format(config_dir="-", path="-", name="-") == "/odd/{name}"
+    assert profile().store == Path(store.format(home=home))
 
 
 # -- the config dir

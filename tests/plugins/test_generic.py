@@ -6,8 +6,8 @@ import pytest
 from khlone_plugins import generic
 
 from khlone.errors import InvalidSetting
-from khlone.model import AgentProfile
 from khlone.plugins import Plugins
+from khlone.profiles import AgentProfile
 
 
 def profiles(settings: dict[str, str]) -> dict[str, AgentProfile]:

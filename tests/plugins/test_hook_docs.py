@@ -18,7 +18,6 @@ from khlone.context import Context
 from khlone.discovery import discover
 from khlone.errors import NotAdmitted, Refusal
 from khlone.model import (
-    AgentProfile,
     Candidate,
     Changes,
     Clone,
@@ -35,6 +34,7 @@ from khlone.model import (
 from khlone.output import Output
 from khlone.plugin_loading import HOOKS
 from khlone.plugins import Plugins
+from khlone.profiles import AgentProfile, ConfigItem, Sharing
 from tests.support import ROOT, Git, Khlone, make_commit
 
 
@@ -244,6 +244,16 @@ def columns(place: Place) -> None:
 def spawn_command(place: Place) -> None:
     """The command is wrapped."""
     assert example("khlone_spawn_command").spawn_command(place.clone, ["make"]) == ("nice", "-n", "5", "make")
+
+
+def agent_item(place: Place) -> None:
+    """One agent's file is made, nothing else."""
+    plugins = example("khlone_agent_item")
+    location = discover(place.repository, {})
+    item = ConfigItem(name="state.json", sharing=Sharing.GENERATE)
+    made = plugins.agent_item(place.clone, AgentProfile(name="mine"), item, None, location)
+    assert json.loads(made or b"") == {"onboarded": True}
+    assert plugins.agent_item(place.clone, AgentProfile(name="other"), item, None, location) is None
 
 
 def worktree_path(place: Place) -> None:
