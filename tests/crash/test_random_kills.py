@@ -66,10 +66,11 @@ def kill_inside(box: Sandbox, chance: random.Random, round_: Round, log: Path, *
     deadline = time.monotonic() + moment
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(min(LOOK_S, moment))
-    victims = session_members(child.pid) if all_of_it else [child.pid]
     in_time = child.poll() is None
     if in_time:
-        for victim in {child.pid, *victims}:
+        # Finding the others takes longer than a step of an operation: khlone waits for them.
+        os.kill(child.pid, signal.SIGSTOP)
+        for victim in (*(session_members(child.pid) if all_of_it else ()), child.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
     child.wait()
