@@ -114,6 +114,7 @@ class Database:
         try:
             self._require_known(connection)
             connection.execute("PRAGMA journal_mode=TRUNCATE")
+            self._require_whole(connection)
             self._migrate(connection)
         except BaseException:
             connection.close()
@@ -163,6 +164,24 @@ class Database:
         if found > known:
             raise RegistryNewer(self.path, found, known)
         return found
+
+    def _require_whole(self, connection: sqlite3.Connection) -> None:
+        """Raise RegistryCorrupt where the file is not as long as its first page says.
+
+        A writer died between its pages, and its journal, which would take them back, was
+        deleted: what is left may be in good order for SQLite and still be half of a change.
+        """
+        connection.execute("BEGIN")
+        try:
+            # With a page read nobody writes one: the two lengths are of one moment.
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+            length = pages * connection.execute("PRAGMA page_size").fetchone()[0]
+            found = os.lstat(self.path).st_size
+        finally:
+            connection.execute("COMMIT")
+        if found != length:
+            raise RegistryCorrupt(self.path, f"it has {found} bytes instead of {length}: its journal was deleted")
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         known = len(self._migrations)

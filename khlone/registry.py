@@ -186,8 +186,11 @@ class Registry:
         return str(rows[0]["value"]) if rows else None
 
     def check(self) -> list[str]:
-        """What SQLite's own integrity check has to say; empty when all is well."""
-        return [text for row in self._rows("PRAGMA integrity_check") if (text := str(row[0])) != "ok"]
+        """What SQLite's own checks have to say, and rows that miss their other half; empty when all is well."""
+        found = [text for row in self._rows("PRAGMA integrity_check") if (text := str(row[0])) != "ok"]
+        found += [f"a row of {row['table']} misses its clone" for row in self._rows("PRAGMA foreign_key_check")]
+        lone = self._rows("SELECT id FROM clones WHERE id NOT IN (SELECT clone FROM branches)")
+        return found + [f"clone {row['id']} has no branch" for row in lone]
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         with self.database.explained():

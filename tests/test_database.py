@@ -404,7 +404,7 @@ class Killing(database._Connection):
     count = 0
 
     def execute(self, sql, *values):
-        if how == "unprotected" and sql in ("BEGIN IMMEDIATE", "COMMIT"):
+        if how == "unprotected" and sql in ("BEGIN", "BEGIN IMMEDIATE", "COMMIT"):
             return super().execute("SELECT 1")
         done = super().execute(sql, *values)
         if sql.lstrip().startswith(("BEGIN", "CREATE", "ALTER", "PRAGMA user_version=", "COMMIT")):
