@@ -87,14 +87,16 @@ class App:
 
     @cached_property
     def settings(self) -> settings.Settings:
-        """The settings in force."""
-        return settings.load(
+        """The settings in force; keys that nobody reads are told."""
+        found = settings.load(
             common_dir=self.location.common_dir,
             git_dir=self.location.git_dir,
             cwd=self.location.worktree or self.location.common_dir,
             worktree=self.location.worktree,
             environment=self.environment,
         )
+        self.tell_problems(settings.remarks(found, lambda: installed_plugins(self.environment)))
+        return found
 
     @cached_property
     def repository(self) -> repository.Repository:
@@ -330,6 +332,13 @@ def load_plugins(
         log=log,
         told=lambda warning: told(f"warning: {warning}"),
     )
+
+
+def installed_plugins(environment: Mapping[str, str]) -> list[str]:
+    """The names of the plugins that are installed, wanted or not."""
+    from khlone import entry_points
+
+    return [entry.name for entry in entry_points.installed(_cache_dir(environment), [])]
 
 
 def _cache_dir(environment: Mapping[str, str]) -> Path | None:

@@ -838,5 +838,7 @@ class InvalidSetting(KhloneError):
     code = "invalid-setting"
     exit_code = EXIT_USAGE
 
-    def __init__(self, key: str, value: str, why: str) -> None:
-        super().__init__(f"setting {key} = {value!r}: {why}", hint=f"see `git config --show-origin {key}`", key=key)
+    def __init__(self, key: str, value: str, why: str, origin: str | None = None) -> None:
+        where = "" if origin is None else f" in {origin}"
+        hint = f"`git khlone config get {key}` says where it is set" if key.startswith("khlone.") else "correct it"
+        super().__init__(f"setting {key} = {value!r}{where}: {why}", hint=hint, key=key, why=why, origin=origin)

@@ -23,21 +23,25 @@ _ENTRY = rb"([A-Za-z][A-Za-z0-9-]*)[ \t]*(?:=[ \t]*([^\"\\#;]*))?"
 _ASKED = (b"khlone", b"commit", b"checkout")
 
 
-def read(common_dir: Path, git_dir: Path, environment: Mapping[str, str]) -> list[tuple[str, str]] | None:
-    """The pairs of the sections that are asked about, lowest precedence first, keys as `git config --list` has them.
+def read(
+    common_dir: Path | None, git_dir: Path | None, environment: Mapping[str, str]
+) -> list[tuple[str, str, Path]] | None:
+    """Key, value and file of the sections that are asked about, lowest precedence first, as `git config --list` has it.
 
-    `None` when only git can tell.
+    Without a repository the files of the machine and the user. `None` when only git can tell.
     """
     if not knows_places():
         return None
     if "GIT_CONFIG_PARAMETERS" in environment or "GIT_CONFIG_COUNT" in environment:
         return None
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, str, Path]] = []
     for path in files(common_dir, environment):
         pairs = _read_file(path)
         if pairs is None:
             return None
-        found += pairs
+        found += [(key, value, path) for key, value in pairs]
+    if git_dir is None:
+        return found
     try:
         # Whether git reads this one is for git to say.
         return None if _holds_a_word((git_dir / "config.worktree").read_bytes()) else found
@@ -52,7 +56,7 @@ def knows_places() -> bool:
     return sys.platform == "linux" and process.git_executable().startswith(("/usr/bin/", "/usr/lib/git-core/"))
 
 
-def files(common_dir: Path, environment: Mapping[str, str]) -> list[Path]:
+def files(common_dir: Path | None, environment: Mapping[str, str]) -> list[Path]:
     """Every file that git reads, that of a single worktree aside, in the order of precedence, lowest first."""
     found = []
     if environment.get("GIT_CONFIG_NOSYSTEM", "").lower() in ("", "0", "false", "no", "off"):
@@ -65,7 +69,7 @@ def files(common_dir: Path, environment: Mapping[str, str]) -> list[Path]:
             found.append(Path(xdg, "git", "config") if xdg else Path(home or "", ".config", "git", "config"))
         if home:
             found.append(Path(home, ".gitconfig"))
-    return [*found, common_dir / "config"]
+    return found if common_dir is None else [*found, common_dir / "config"]
 
 
 def _holds_a_word(content: bytes) -> bool:

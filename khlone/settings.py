@@ -1,76 +1,93 @@
 """Which settings are in force, and where does each come from?
 
-The keys are the same in `git config khlone.*`, in the repository's `.khlone.toml` and in
-the user's `config.toml`, in that order of precedence; a flag beats them all. A
-repository's file is data that anyone may have committed: keys that name code or places
-are not read from it. Where git's files are plain, git is not asked.
+The keys of setting_table.py are the same in `git config khlone.*`, in the repository's
+`.khlone.toml` and in the user's `config.toml`, in that order of precedence; some have a
+variable that beats the files, and a flag beats them all. A repository's file is data that
+anyone may have committed: keys that name code or places are not read from it. Where git's
+files are plain, git is not asked.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from khlone import git_config, process
+from khlone import git_config, process, setting_table
 from khlone.errors import InvalidSetting
 from khlone.files import read_regular
+from khlone.setting_table import Setting, Source
 from khlone.values import dataclass, field
 
-#: Keys that a repository's own file may set: harmless whoever wrote them.
-_FROM_PROJECT = re.compile(r"(agent|target|durable|gate\.required|limits\..*|trash\..*)\Z")
-_TRUE = {"true", "yes", "on"}
-#: Empty is false to git, a key without `=` true: `_git_config` writes the latter out.
-_FALSE = {"false", "no", "off", ""}
-
-DEFAULT_INCLUDE_SIZE = "512M"
-DEFAULT_AGENT = "claude"
-DEFAULT_PLUGINS_TIMEOUT = "60"
-DEFAULT_WORKTREE = "{parent}/{repository}.clones/{folder}"
 PROJECT_FILE = ".khlone.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a value comes from: a file, or a variable of the environment, or neither."""
+
+    source: Source
+    file: Path | None = None
+    variable: str | None = None
+
+    def line_of(self, key: str) -> int | None:
+        """The line in which the key stands, where there is a file that tells; the file is read again for it."""
+        if self.file is None:
+            return None
+        from khlone import setting_files
+
+        return setting_files.line_of(self.file, key)
+
+    def shown(self, key: str) -> str:
+        """The place of a key for people: FILE:LINE, or the variable."""
+        if self.file is None:
+            return self.variable or {Source.COMMAND: "the command line"}.get(self.source, self.source.value)
+        line = self.line_of(key)
+        return str(self.file) if line is None else f"{self.file}:{line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings in force; `values` holds every `khlone.*` key, lower case, without that prefix."""
+    """The settings in force; `values` holds every `khlone.*` key, lower case, without that prefix.
+
+    `origins` says where each comes from; `left_out` are keys that stand where they are not taken from.
+    """
 
     values: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    left_out: Sequence[tuple[str, Origin]] = ()
     gpg_sign: bool = False
     has_checkout_workers: bool = False
 
     @property
     def agent(self) -> str:
         """The agent of a new clone."""
-        return self.values.get("agent") or DEFAULT_AGENT
+        return str(self.value("agent"))
 
     @property
     def worktree(self) -> str:
         """The template of a new worktree's path."""
-        return self.values.get("worktree") or DEFAULT_WORKTREE
+        return str(self.value("worktree"))
 
     @property
     def target(self) -> str | None:
         """The target of a new clone."""
-        return self.values.get("target") or None
+        return self._text("target")
 
     @property
     def durable(self) -> bool:
         """Whether a created clone is on disk, not only in the page cache, when `new` returns."""
-        return self._flag("durable", True)
+        return self.value("durable") is True
 
     @property
     def sync_by_rebase(self) -> bool:
         """Whether `sync` rebases rather than merges."""
-        value = self.values.get("sync", "merge")
-        if value not in ("merge", "rebase"):
-            raise InvalidSetting("khlone.sync", value, "it must be merge or rebase")
-        return value == "rebase"
+        return self.value("sync") == "rebase"
 
     @property
     def gate_required(self) -> bool:
         """Whether a landing without any gate is refused."""
-        return self._flag("gate.required", False)
+        return self.value("gate.required") is True
 
     @property
     def gate_commands(self) -> Mapping[str, str]:
@@ -84,96 +101,204 @@ class Settings:
     @property
     def allow_network_file_system(self) -> bool:
         """Whether a repository on a network file system may be used."""
-        return self._flag("allownetworkfilesystem", False)
+        return self.value("allownetworkfilesystem") is True
 
     @property
     def hooks(self) -> str | None:
         """For which worktrees git hooks are wanted: `all`, `clones` or none."""
-        value = self.values.get("hooks") or None
-        if value not in (None, "all", "clones"):
-            raise InvalidSetting("khlone.hooks", value, "it must be all or clones")
-        return value
+        return self._text("hooks")
 
     @property
     def include_size(self) -> int:
         """How many bytes of ignored files a new clone may get copies of."""
-        return as_bytes("khlone.include.size", self.values.get("include.size", DEFAULT_INCLUDE_SIZE))
+        found = self.value("include.size")
+        assert isinstance(found, int)
+        return found
+
+    @property
+    def trash_age_s(self) -> float:
+        """The age, in seconds, above which trash goes."""
+        found = self.value("trash.age")
+        assert isinstance(found, float)
+        return found
+
+    @property
+    def trash_size(self) -> int | None:
+        """How many bytes the trash may hold; `None` for any number."""
+        found = self.value("trash.size")
+        return found if isinstance(found, int) else None
 
     @property
     def plugins_timeout_s(self) -> float:
         """How long one hook of a plugin may take; 0 is as long as it likes."""
-        value = self.values.get("plugins.timeout", DEFAULT_PLUGINS_TIMEOUT)
-        if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value) is None:
-            raise InvalidSetting("khlone.plugins.timeout", value, "it must be a number of seconds")
-        return float(value)
-
-    def _flag(self, key: str, default: bool) -> bool:
-        value = self.values.get(key)
-        if value is None:
-            return default
-        found = _as_bool(value)
-        if found is None:
-            raise InvalidSetting(f"khlone.{key}", value, "it must be true or false")
+        found = self.value("plugins.timeout")
+        assert isinstance(found, float)
         return found
 
+    def value(self, key: str) -> object:
+        """The value of one setting of the table, or its default; raises InvalidSetting naming where it stands."""
+        setting = setting_table.find(key)
+        assert setting is not None, key
+        text = self.values.get(key)
+        if text is None or (not text and not _may_be_empty(setting)):
+            return None if setting.default is None else setting_table.parse(setting, key, setting.default)
+        try:
+            return setting_table.parse(setting, f"khlone.{setting.key}", text)
+        except InvalidSetting as error:
+            origin = self.origins.get(key)
+            where = None if origin is None else origin.shown(key)
+            raise InvalidSetting(f"khlone.{setting.key}", text, str(error.facts["why"]), where) from None
 
-def as_bytes(key: str, text: str) -> int:
-    """Bytes of a size such as 500M or 10G (powers of 1024); raises InvalidSetting."""
-    match = re.fullmatch(r"(\d{1,12})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise InvalidSetting(key, text, "it must be a number with K, M, G or T")
-    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2].upper()]
+    def _text(self, key: str) -> str | None:
+        found = self.value(key)
+        return found if isinstance(found, str) and found else None
 
 
-def _as_bool(value: str) -> bool | None:
-    """A boolean as git reads it, `None` for anything else."""
-    low = value.lower()
-    if low in _TRUE or low in _FALSE:
-        return low in _TRUE
-    try:
-        return int(low) != 0
-    except ValueError:
-        return None
+def _may_be_empty(setting: Setting) -> bool:
+    """Whether an empty value says something: a flag that is off, a list of nothing, a number that is none."""
+    return setting.kind not in (setting_table.Kind.TEXT, setting_table.Kind.CHOICE)
 
 
 def load(
-    *, common_dir: Path, git_dir: Path, cwd: Path, worktree: Path | None, environment: Mapping[str, str]
+    *,
+    common_dir: Path | None,
+    git_dir: Path | None,
+    cwd: Path,
+    worktree: Path | None,
+    environment: Mapping[str, str],
 ) -> Settings:
-    """Read every source; raises InvalidSetting for a file that cannot be parsed."""
-    values: dict[str, str] = {}
+    """Read every source, without a repository those of the user; raises InvalidSetting for a file that cannot be."""
+    reader = _Reader()
     user = user_file(environment)
     if user is not None:
-        values.update(_toml(user))
+        reader.take_file(user, Source.USER)
     if worktree is not None:
-        project = _toml(worktree / PROJECT_FILE)
-        values.update({key: value for key, value in project.items() if _FROM_PROJECT.match(key)})
-    gpg_sign = has_workers = False
-    pairs = git_config.read(common_dir, git_dir, environment)
-    for key, value in _git_config(git_dir, cwd, environment) if pairs is None else pairs:
+        reader.take_file(worktree / PROJECT_FILE, Source.PROJECT)
+    pairs = _plain_git_config(common_dir, git_dir, environment)
+    if pairs is None:
+        pairs = _git_config(git_dir, cwd, environment)
+    for key, value, origin in pairs:
+        if origin.source is Source.GIT:
+            reader.take_git(key, value, origin)
+    reader.take_environment(environment)
+    for key, value, origin in pairs:
+        if origin.source is not Source.GIT:
+            reader.take_git(key, value, origin)
+    return reader.settings()
+
+
+class _Reader:
+    """Collects values, those of higher precedence later."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+        self._origins: dict[str, Origin] = {}
+        self._left_out: list[tuple[str, Origin]] = []
+        self._gpg_sign = self._has_workers = False
+
+    def settings(self) -> Settings:
+        """What was collected."""
+        return Settings(
+            values=self._values,
+            origins=self._origins,
+            left_out=self._left_out,
+            gpg_sign=self._gpg_sign,
+            has_checkout_workers=self._has_workers,
+        )
+
+    def take_file(self, path: Path, source: Source) -> None:
+        """A TOML file, when it is there; its table `hooks` is read elsewhere."""
+        origin = Origin(source=source, file=path)
+        for key, value in _toml(path):
+            if not key.startswith("hooks."):
+                self._take(key, value, origin)
+
+    def take_environment(self, environment: Mapping[str, str]) -> None:
+        """The variables that stand for settings; an empty one counts where empty means something."""
+        for setting in setting_table.SETTINGS:
+            value = None if setting.variable is None else environment.get(setting.variable)
+            if value is not None and (value or setting.kind is setting_table.Kind.WORDS):
+                self._take(setting.key.lower(), value, Origin(source=Source.ENVIRONMENT, variable=setting.variable))
+
+    def take_git(self, key: str, value: str, origin: Origin) -> None:
+        """One pair of git's configuration."""
         if key.startswith("khlone."):
-            values[key.removeprefix("khlone.").lower()] = value
+            self._take(key.removeprefix("khlone.").lower(), value, origin)
         elif key == "commit.gpgsign":
-            gpg_sign = bool(_as_bool(value))
+            self._gpg_sign = bool(setting_table.as_bool(value))
         elif key == "checkout.workers":
-            has_workers = True
-    return Settings(values=values, gpg_sign=gpg_sign, has_checkout_workers=has_workers)
+            self._has_workers = True
+
+    def _take(self, key: str, value: str, origin: Origin) -> None:
+        setting = setting_table.find(key)
+        from_file = origin.source in (Source.USER, Source.PROJECT)
+        # A key that is not in the table may be a plugin's: the user may set it, a repository's own file may not.
+        taken_from = (Source.USER,) if setting is None else setting.sources
+        if from_file and origin.source not in taken_from:
+            self._left_out.append((key, origin))
+            return
+        self._values[key] = value
+        self._origins[key] = origin
 
 
-def _git_config(git_dir: Path, cwd: Path, environment: Mapping[str, str]) -> list[tuple[str, str]]:
+def remarks(found: Settings, plugins: Callable[[], Iterable[str]]) -> list[str]:
+    """What to tell of keys that nobody reads, with their places; keys below a plugin's name are that plugin's."""
+    unknown = [(key, origin) for key, origin in found.origins.items() if setting_table.find(key) is None]
+    if not unknown and not found.left_out:
+        return []
+    owners = {name.lower() for name in plugins()}
+    told = []
+    for key, origin in (*unknown, *found.left_out):
+        setting = setting_table.find(key)
+        if setting is None and key.split(".")[0] not in owners:
+            told.append(f"{origin.shown(key)}: there is no setting khlone.{key}{_near(key)}")
+        elif origin.source is Source.PROJECT:
+            told.append(
+                f"{origin.shown(key)}: khlone.{key} is not taken from a repository's own file; "
+                "set it with git khlone config set --user or --repository"
+            )
+        elif (key, origin) in found.left_out:
+            told.append(f"{origin.shown(key)}: khlone.{key} is taken from git's configuration alone")
+    return told
+
+
+def _near(key: str) -> str:
+    import difflib
+
+    known = {one.key.lower(): one.key for one in setting_table.SETTINGS}
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean khlone.{known[near[0]]}?" if near else ""
+
+
+def _plain_git_config(
+    common_dir: Path | None, git_dir: Path | None, environment: Mapping[str, str]
+) -> list[tuple[str, str, Origin]] | None:
+    pairs = git_config.read(common_dir, git_dir, environment)
+    if pairs is None:
+        return None
+    return [(key, value, Origin(source=Source.GIT, file=path)) for key, value, path in pairs]
+
+
+def _git_config(git_dir: Path | None, cwd: Path, environment: Mapping[str, str]) -> list[tuple[str, str, Origin]]:
     kept = process.scrubbed(environment)
     for name, value in environment.items():
         if name.startswith(("GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")):
             kept[name] = value
     # Named, since the working folder need not lead to it: GIT_DIR may have.
-    asked = [process.git_executable(), "--git-dir", os.fspath(git_dir), "config", "--list", "-z"]
+    repository = [] if git_dir is None else ["--git-dir", os.fspath(git_dir)]
+    asked = [process.git_executable(), *repository, "config", "--list", "-z", "--show-origin"]
     done = process.run(asked, cwd=cwd, environment=kept, timeout_s=30.0)
     if done.status != 0:
         raise InvalidSetting("git config", "", done.error_text.strip() or "git could not read it")
     pairs = []
-    for item in done.text.split("\0"):
+    fields = iter(done.text.split("\0"))
+    for place, item in zip(fields, fields, strict=False):
         key, equals, value = item.partition("\n")
-        if key:
-            pairs.append((key, value if equals else "true"))
+        kind, _, path = place.partition(":")
+        origin = Origin(source=Source.COMMAND)
+        if kind == "file":
+            origin = Origin(source=Source.GIT, file=cwd / path)
+        pairs.append((key, value if equals else "true", origin))
     return pairs
 
 
@@ -186,39 +311,18 @@ def user_file(environment: Mapping[str, str]) -> Path | None:
     return Path(home, ".config", "khlone", "config.toml") if home and os.path.isabs(home) else None
 
 
-def _toml(path: Path) -> dict[str, str]:
+def _toml(path: Path) -> list[tuple[str, str]]:
     try:
         content = read_regular(path)
     except OSError as error:
         raise InvalidSetting(str(path), "", os.strerror(error.errno or 0).lower()) from error
     if content is None:
-        return {}
+        return []
     import tomllib
 
+    from khlone import setting_files
+
     try:
-        document = tomllib.loads(content.decode())
+        return setting_files.flatten(tomllib.loads(content.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSetting(str(path), "", str(error)) from error
-    return dict(_flatten("", document))
-
-
-def _flatten(prefix: str, value: object) -> list[tuple[str, str]]:
-    if isinstance(value, dict):
-        found: list[tuple[str, str]] = []
-        for key, inner in value.items():
-            found += _flatten(f"{prefix}.{key.lower()}" if prefix else _key(key), inner)
-        return found
-    if isinstance(value, bool):
-        return [(prefix, "true" if value else "false")]
-    if isinstance(value, list):
-        words = [str(item) for item in value]
-        import shlex
-
-        # Words of an agent's command line may hold spaces; other lists are of plain words.
-        return [(prefix, shlex.join(words) if prefix.startswith("agents.") else " ".join(words))]
-    return [(prefix, str(value))]
-
-
-def _key(name: str) -> str:
-    """A top-level key as git would write it: `allow-network-file-system` is `allownetworkfilesystem`."""
-    return name.lower() if "." in name else name.lower().replace("_", "").replace("-", "")

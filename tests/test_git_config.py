@@ -54,7 +54,9 @@ def by_us(folder: Path, text: str) -> tuple[list[tuple[str, str]] | None, Path]:
     (common / "config").write_text(text, encoding="utf-8", newline="")
     nothing = str(folder / "nothing")
     environment = {"GIT_CONFIG_GLOBAL": nothing, "GIT_CONFIG_SYSTEM": nothing}
-    return git_config.read(common, common, environment), common / "config"
+    found = git_config.read(common, common, environment)
+    assert found is None or {path for _, _, path in found} <= {common / "config"}
+    return None if found is None else [(key, value) for key, value, _ in found], common / "config"
 
 
 @pytest.mark.parametrize("text", PLAIN)

@@ -11,7 +11,7 @@ import pytest
 
 from khlone import discovery, git_config, process, settings
 from khlone.errors import InvalidSetting, StateUnsafe
-from khlone.settings import DEFAULT_AGENT, DEFAULT_WORKTREE, PROJECT_FILE, Settings
+from khlone.settings import PROJECT_FILE, Settings
 from tests.support import Git, write
 
 
@@ -41,7 +41,7 @@ def test_without_any_setting_the_defaults_are_in_force(repository: Path) -> None
     found = load(repository)
 
     assert found.values == {}
-    assert (found.agent, found.worktree, found.target) == (DEFAULT_AGENT, DEFAULT_WORKTREE, None)
+    assert (found.agent, found.worktree, found.target) == ("claude", "{parent}/{repository}.clones/{folder}", None)
     assert found.durable
     assert not found.gate_required
     assert not found.allow_network_file_system
@@ -93,7 +93,7 @@ def test_the_same_keys_work_in_git_and_in_a_file(repository: Path, git: Git) -> 
         git("config", f"khlone.{key}", value, cwd=repository)
     user_file("")
 
-    assert load(repository) == from_file
+    assert load(repository).values == from_file.values
     assert from_file.gate_commands == {"tests": "make test"}
     assert from_file.values["plugins"] == "p q"
     assert from_file.values["limits.sessions"] == "3"

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from khlone.app import App
-from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive, Untouched
+from khlone.errors import CloneLocked, KhloneError, SessionLive, Untouched
 from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
 from khlone.operations import create, purge, recovery, remove, undo
 from khlone.registry import TrashRecord
-from khlone.settings import as_bytes
+from khlone.setting_table import as_bytes, as_seconds
 from khlone.values import dataclass
 from khlone.worktrees import read_entry
 
-DEFAULT_AGE = "30d"
 #: A clock that is this far ahead of the last operation is doubted before anything goes by age.
 _DOUBTFUL_S = 180 * 86400.0
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,17 +89,9 @@ def _is_called_from(app: App, clone: CloneRecord) -> bool:
 
 def _limits(app: App, request: PruneRequest) -> tuple[float, int | None]:
     """The age in seconds and the size in bytes beyond which trash goes."""
-    age = request.age if request.age is not None else app.settings.values.get("trash.age", DEFAULT_AGE)
-    size = request.size if request.size is not None else app.settings.values.get("trash.size")
-    return duration_s(age), None if size is None else as_bytes("khlone.trash.size", size)
-
-
-def duration_s(text: str) -> float:
-    """Seconds of a duration such as 90m, 12h, 30d, 2w or plain seconds; raises InvalidSetting."""
-    match = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", text.strip())
-    if match is None:
-        raise InvalidSetting("khlone.trash.age", text, "it must be a number with s, m, h, d or w")
-    return float(int(match[1]) * _UNITS_S[match[2] or "s"])
+    age_s = app.settings.trash_age_s if request.age is None else as_seconds("--age", request.age)
+    size = app.settings.trash_size if request.size is None else as_bytes("--size", request.size)
+    return age_s, size
 
 
 def _prune_trash(app: App, age_s: float, size: int | None, request: PruneRequest) -> tuple[list[Kept], list[str]]:

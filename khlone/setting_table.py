@@ -1,0 +1,286 @@
+"""Which settings are there, of which type, and who may set each?
+
+The one list: what is read, what `config` shows and writes, docs/settings.md and the JSON
+schema for editors are made from it.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Sequence
+
+from khlone.errors import InvalidSetting
+from khlone.values import dataclass
+
+_TRUE = {"true", "yes", "on"}
+#: Empty is false to git, a key without `=` true: whoever reads git's files writes the latter out.
+_FALSE = {"false", "no", "off", ""}
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class Kind(enum.StrEnum):
+    """The type of a setting; the value is what people are told that it must be."""
+
+    TEXT = "text"
+    WORDS = "words with spaces between"
+    COMMAND = "a command"
+    FLAG = "true or false"
+    CHOICE = "one of the words"
+    COUNT = "a whole number"
+    SECONDS = "a number of seconds"
+    SIZE = "a number with K, M, G or T"
+    DURATION = "a number with s, m, h, d or w"
+
+
+class Source(enum.StrEnum):
+    """Where a value can come from, lowest precedence first."""
+
+    DEFAULT = "default"
+    USER = "user"
+    PROJECT = "project"
+    GIT = "git"
+    ENVIRONMENT = "environment"
+    COMMAND = "command"
+
+
+_ALL = (Source.USER, Source.PROJECT, Source.GIT)
+#: What runs something, leads somewhere or decides what is safe: not for a file that anyone may have committed.
+_OWN = (Source.USER, Source.GIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting; a `*` in the key stands for a name. `default` is as somebody would write it, `None` for none.
+
+    `sources` are the files that it is taken from; `variable` is read from the environment,
+    `option` is the flag that beats them all.
+    """
+
+    key: str
+    kind: Kind
+    doc: str
+    default: str | None = None
+    choices: Sequence[str] = ()
+    sources: Sequence[Source] = _ALL
+    variable: str | None = None
+    option: str | None = None
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the key stands for many."""
+        return "*" in self.key
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, for people."""
+        return " or ".join(self.choices) if self.choices else self.kind.value
+
+    def matches(self, key: str) -> bool:
+        """Whether a key, lower case, without `khlone.`, is this setting's."""
+        low = self.key.lower()
+        if not self.is_pattern:
+            return key == low
+        before, _, after = low.partition("*")
+        return len(key) > len(before) + len(after) and key.startswith(before) and key.endswith(after)
+
+    def fault(self, text: str) -> str | None:
+        """Why a text cannot be its value, `None` where it can."""
+        try:
+            parse(self, f"khlone.{self.key}", text)
+        except InvalidSetting as error:
+            return str(error.facts["why"])
+        return None
+
+
+SETTINGS = (
+    Setting(
+        key="agent",
+        kind=Kind.TEXT,
+        default="claude",
+        variable="KHLONE_AGENT",
+        option="new --agent",
+        doc="The agent of new clones.",
+    ),
+    Setting(key="target", kind=Kind.TEXT, option="new --into", doc="The target of new clones."),
+    Setting(
+        key="sync",
+        kind=Kind.CHOICE,
+        default="merge",
+        choices=("merge", "rebase"),
+        sources=_OWN,
+        variable="KHLONE_SYNC",
+        option="sync --rebase",
+        doc="How `sync` brings the target in.",
+    ),
+    Setting(
+        key="worktree",
+        kind=Kind.TEXT,
+        default="{parent}/{repository}.clones/{folder}",
+        sources=_OWN,
+        variable="KHLONE_WORKTREE",
+        doc="The path of new worktrees, as a template; {name} and {branch} can be used too.",
+    ),
+    Setting(
+        key="durable",
+        kind=Kind.FLAG,
+        default="true",
+        variable="KHLONE_DURABLE",
+        doc="Whether a new clone is on disk, not only in memory, when `new` returns.",
+    ),
+    Setting(
+        key="include.size",
+        kind=Kind.SIZE,
+        default="512M",
+        sources=_OWN,
+        variable="KHLONE_INCLUDE_SIZE",
+        doc="How many bytes of ignored files a new clone may get copies of.",
+    ),
+    Setting(
+        key="gate.required", kind=Kind.FLAG, default="false", doc="Whether a merge needs a gate that looked at it."
+    ),
+    Setting(
+        key="gate.*",
+        kind=Kind.COMMAND,
+        sources=_OWN,
+        option="merge --no-gate",
+        doc="A command that must pass. Not run by this version: while one is set, a merge needs `--no-gate`.",
+    ),
+    Setting(
+        key="limits.sessions",
+        kind=Kind.COUNT,
+        doc="How many sessions may run at once. For plugins that admit sessions: khlone itself sets no limit.",
+    ),
+    Setting(
+        key="limits.memory",
+        kind=Kind.SIZE,
+        doc="How much memory sessions may use. For plugins that admit sessions: khlone itself sets no limit.",
+    ),
+    Setting(
+        key="trash.age",
+        kind=Kind.DURATION,
+        default="30d",
+        variable="KHLONE_TRASH_AGE",
+        option="prune --age",
+        doc="How old trash may get before `prune --trash` deletes it.",
+    ),
+    Setting(
+        key="trash.size",
+        kind=Kind.SIZE,
+        variable="KHLONE_TRASH_SIZE",
+        option="prune --size",
+        doc="How large the trash may get before `prune --trash` deletes of it, the oldest first.",
+    ),
+    Setting(
+        key="plugins",
+        kind=Kind.WORDS,
+        sources=_OWN,
+        variable="KHLONE_PLUGINS",
+        option="--no-plugins",
+        doc="The only plugins to load; empty for none.",
+    ),
+    Setting(
+        key="plugins.timeout",
+        kind=Kind.SECONDS,
+        default="60",
+        sources=_OWN,
+        variable="KHLONE_PLUGINS_TIMEOUT",
+        doc="How many seconds one hook of a plugin may take before it counts as failed, 0 for any number.",
+    ),
+    Setting(
+        key="agents.*.variable",
+        kind=Kind.WORDS,
+        sources=_OWN,
+        doc="An agent of your own: the variables that are set to its config dir.",
+    ),
+    Setting(key="agents.*.command", kind=Kind.COMMAND, sources=_OWN, doc="An agent of your own: its program."),
+    Setting(
+        key="generic.variable",
+        kind=Kind.WORDS,
+        default="KHLONE_CONFIG_DIR",
+        sources=_OWN,
+        doc="The variables that agent `generic` sets to its config dir.",
+    ),
+    Setting(
+        key="allowNetworkFileSystem",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        doc="Work on a network file system, when one machine alone uses the repository.",
+    ),
+    Setting(
+        key="hooks",
+        kind=Kind.CHOICE,
+        choices=("all", "clones"),
+        sources=(Source.GIT,),
+        option="hooks install --all",
+        doc="For which worktrees git hooks are wanted; with `clones` every new clone has them. "
+        "In the two files `[hooks]` is a table of shell hooks.",
+    ),
+    Setting(
+        key="trailer",
+        kind=Kind.FLAG,
+        default="false",
+        sources=(Source.GIT,),
+        doc="Whether khlone's hook prepare-commit-msg adds a trailer with the clone's name to commits.",
+    ),
+)
+
+
+def find(key: str) -> Setting | None:
+    """The setting that a key, lower case, without `khlone.`, belongs to."""
+    return next((one for one in _by_precision() if one.matches(key)), None)
+
+
+def _by_precision() -> Iterator[Setting]:
+    """Keys before patterns."""
+    yield from (one for one in SETTINGS if not one.is_pattern)
+    yield from (one for one in SETTINGS if one.is_pattern)
+
+
+def parse(setting: Setting, key: str, text: str) -> object:
+    """The value that a text stands for: bool, int, float or str; raises InvalidSetting naming `key`."""
+    if setting.kind is Kind.FLAG:
+        found = as_bool(text)
+        if found is None:
+            raise InvalidSetting(key, text, f"it must be {setting.expected}")
+        return found
+    if setting.kind is Kind.SIZE:
+        return as_bytes(key, text)
+    if setting.kind is Kind.DURATION:
+        return as_seconds(key, text)
+    form = {Kind.COUNT: r"\d{1,9}", Kind.SECONDS: r"\d{1,6}(\.\d{1,6})?"}.get(setting.kind)
+    if form is not None:
+        if re.fullmatch(form, text) is None:
+            raise InvalidSetting(key, text, f"it must be {setting.expected}")
+        return float(text)
+    if setting.choices and text and text not in setting.choices:
+        raise InvalidSetting(key, text, f"it must be {setting.expected}")
+    return text
+
+
+def as_bool(text: str) -> bool | None:
+    """A boolean as git reads it, `None` for anything else."""
+    low = text.lower()
+    if low in _TRUE or low in _FALSE:
+        return low in _TRUE
+    try:
+        return int(low) != 0
+    except ValueError:
+        return None
+
+
+def as_bytes(key: str, text: str) -> int:
+    """Bytes of a size such as 500M or 10G (powers of 1024); raises InvalidSetting."""
+    match = re.fullmatch(r"(\d{1,12})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise InvalidSetting(key, text, f"it must be {Kind.SIZE.value}")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2].upper()]
+
+
+def as_seconds(key: str, text: str) -> float:
+    """Seconds of a duration such as 90m, 12h, 30d, 2w or plain seconds; raises InvalidSetting."""
+    match = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", text.strip())
+    if match is None:
+        raise InvalidSetting(key, text, f"it must be {Kind.DURATION.value}")
+    return float(int(match[1]) * _UNITS_S[match[2] or "s"])
