@@ -41,6 +41,7 @@ VERBS = {
     "hook": "Run the shell hooks of an event by hand.",
     "agents": "Show which agents there are, and how each is kept to its clone.",
     "plugins": "Show which plugins are installed, and why one is not loaded.",
+    "config": "Show every setting and where it comes from, or change one.",
     "completion": "Print what a shell needs to complete the words of khlone.",
     "setup": "Put completion, the cd wrapper and the man page where they work.",
 }

@@ -93,6 +93,29 @@ class Setting:
         return None
 
 
+#: What a profile of an agent can say in settings; docs/agents-profiles.md has what each means.
+_AGENT_KEYS = (
+    ("variable", Kind.WORDS, "the variables that are set to its config dir"),
+    ("command", Kind.COMMAND, "its program"),
+    ("description", Kind.TEXT, "what people are told that it is"),
+    ("version", Kind.WORDS, "the words that make it print its version"),
+    ("interactive", Kind.WORDS, "the words after the program for a session at a terminal"),
+    ("headless", Kind.WORDS, "the words after the program for a run without one"),
+    ("resume", Kind.WORDS, "the words that go on with a session"),
+    ("headless-resume", Kind.WORDS, "the words that go on with a session without a terminal"),
+    ("locks", Kind.WORDS, "lock files and folders of the program"),
+    ("temp", Kind.WORDS, "the variables that are set to a private folder with a short path"),
+    ("cache", Kind.WORDS, "the variables that are set to a folder that may be emptied"),
+    ("key", Kind.WORDS, "the variables of keys that bill by use"),
+    ("strip", Kind.WORDS, "the variables that it must not inherit"),
+    ("set", Kind.WORDS, "variables with fixed values, as NAME=VALUE"),
+    ("home", Kind.TEXT, "the user's config dir, absolute or below `~/`"),
+    ("copy", Kind.WORDS, "the items of that folder that a clone has copies of"),
+    ("link", Kind.WORDS, "the items of that folder that a clone has links to"),
+    ("never", Kind.WORDS, "the items of that folder that no clone has"),
+    ("login", Kind.TEXT, "how it logs in, `own` or `key`"),
+)
+
 SETTINGS = (
     Setting(
         key="agent",
@@ -187,13 +210,10 @@ SETTINGS = (
         variable="KHLONE_PLUGINS_TIMEOUT",
         doc="How many seconds one hook of a plugin may take before it counts as failed, 0 for any number.",
     ),
-    Setting(
-        key="agents.*.variable",
-        kind=Kind.WORDS,
-        sources=_OWN,
-        doc="An agent of your own: the variables that are set to its config dir.",
+    *(
+        Setting(key=f"agents.*.{key}", kind=kind, sources=_OWN, doc=f"An agent of your own: {what}.")
+        for key, kind, what in _AGENT_KEYS
     ),
-    Setting(key="agents.*.command", kind=Kind.COMMAND, sources=_OWN, doc="An agent of your own: its program."),
     Setting(
         key="generic.variable",
         kind=Kind.WORDS,

@@ -251,7 +251,10 @@ def remarks(found: Settings, plugins: Callable[[], Iterable[str]]) -> list[str]:
     for key, origin in (*unknown, *found.left_out):
         setting = setting_table.find(key)
         if setting is None and key.split(".")[0] not in owners:
-            told.append(f"{origin.shown(key)}: there is no setting khlone.{key}{_near(key)}")
+            meant = near(key)
+            told.append(
+                f"{origin.shown(key)}: there is no setting khlone.{key}" + (f"; did you mean {meant}?" if meant else "")
+            )
         elif origin.source is Source.PROJECT:
             told.append(
                 f"{origin.shown(key)}: khlone.{key} is not taken from a repository's own file; "
@@ -262,12 +265,13 @@ def remarks(found: Settings, plugins: Callable[[], Iterable[str]]) -> list[str]:
     return told
 
 
-def _near(key: str) -> str:
+def near(key: str) -> str | None:
+    """The setting whose key, lower case, is most like this one; `None` where none is."""
     import difflib
 
     known = {one.key.lower(): one.key for one in setting_table.SETTINGS}
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean khlone.{known[near[0]]}?" if near else ""
+    found = difflib.get_close_matches(key, known, n=1)
+    return f"khlone.{known[found[0]]}" if found else None
 
 
 def _plain_git_config(

@@ -26,11 +26,12 @@ IMPORTERS = {
     "git": {"khlone/repository.py"},
     "filelock": {"khlone/locks.py"},
     "psutil": {"khlone/sessions.py", "khlone/capacity.py"},
+    "tomlkit": {"khlone/operations/setting_edits.py"},
     "subprocess": {"khlone/process.py"},
     "click": {"khlone/parser.py", "khlone/commands/"},
 }
 #: What costs too much to be loaded by `import khlone`.
-HEAVY = {"click", "git", "psutil", "filelock", "pluggy", "sqlite3"}
+HEAVY = {"click", "git", "psutil", "filelock", "pluggy", "sqlite3", "tomlkit"}
 
 
 def parsed(name: str) -> ast.Module:

@@ -302,7 +302,8 @@ def test_the_man_page_has_every_setting_and_no_other() -> None:
     ]
     named = [tag.removeprefix("khlone.").replace("NAME", "*") for tag in tags]
 
-    assert sorted(named) == sorted(one.key for one in SETTINGS)
+    # One entry for all that can be said of an agent.
+    assert sorted(named) == sorted({re.sub(r"^agents\..*", "agents.*.KEY", one.key) for one in SETTINGS})
 
 
 def faults_of_man(page: Path) -> str:

@@ -335,6 +335,24 @@ def git_hooks(ask: Ask, project: Path) -> None:
     assert "unchained" in {hook["state"] for hook in ask("hooks", "status", cwd=project)["hooks"]}
 
 
+def settings(ask: Ask, project: Path) -> None:
+    """Settings are shown, changed in each place and edited; one cannot be used, one is nobody's."""
+    run_git("config", "khlone.durable", "perhaps", cwd=project)
+    run_git("config", "khlone.nobody.knows", "x", cwd=project)
+
+    rows = {row["key"]: row for row in ask("config", cwd=project)["settings"]}
+    assert (rows["khlone.durable"]["source"], rows["khlone.durable"]["fault"]) == ("git", "it must be true or false")
+    assert rows["khlone.nobody.knows"]["doc"] is None
+    assert rows["khlone.agent"] == ask("config", "get", "khlone.agent", cwd=project)["settings"][0]
+    assert ask("config", "set", "khlone.durable", "no", cwd=project)["settings"][0]["fault"] is None
+    assert ask("config", "set", "--user", "gate.tests", "make", cwd=project)["settings"][0]["line"] == 2
+    assert ask("config", "set", "--project", "trash.age", "1d", cwd=project)["settings"][0]["source"] == "project"
+    assert ask("config", "unset", "--user", "gate.tests", cwd=project)["settings"][0]["value"] is None
+    by_variable = ask("config", "get", "agent", cwd=project, env={"KHLONE_AGENT": "generic"})["settings"][0]
+    assert (by_variable["source"], by_variable["variable"]) == ("environment", "KHLONE_AGENT")
+    assert ask("config", "edit", cwd=project, env={"GIT_EDITOR": "true"})["settings"]
+
+
 def refusals(ask: Ask, project: Path) -> None:
     """Each exit code has its error document, on usage errors too."""
 
@@ -404,6 +422,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     hooks: {"new", "path", "trust", "untrust", "hook"},
     showing_agents: {"agents"},
     showing_plugins: {"plugins"},
+    settings: {"config"},
     git_hooks: {"new", "path", "hooks"},
     refusals: {"new", "error"},
 }

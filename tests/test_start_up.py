@@ -17,6 +17,7 @@ from tests.support import Khlone, run_git
 #: Third-party packages, and modules of the standard library that cost more than 5 ms.
 HEAVY = {
     *("click", "pluggy", "filelock", "psutil", "git", "sqlite3"),
+    *("tomlkit", "rich"),
     *("inspect", "asyncio", "dataclasses", "importlib.metadata", "logging", "ctypes", "email", "tomllib"),
 }
 #: What comes along with a library.
@@ -50,6 +51,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "hook": (("hook", "run", "post-create", "one"), {"sqlite3", *CLICK}),
     "agents": (("agents",), {"sqlite3", "pluggy", *CLICK}),
     "plugins": (("plugins",), {"sqlite3", "pluggy", *CLICK}),
+    "config": (("config",), CLICK),
     "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),
 }
 #: Brought along by what is allowed to be there.

@@ -9,6 +9,8 @@ from importlib.resources import files
 import click
 
 from khlone.commands import Context, verb
+from khlone.commands.config import ACTIONS
+from khlone.setting_table import SETTINGS
 
 SHELLS = ("bash", "zsh", "fish")
 #: Which words a verb takes where it takes words: names of clones, or what is in the trash.
@@ -18,6 +20,8 @@ _TAKES = {
     ),
     "restore": "@trash",
     "completion": " ".join(SHELLS),
+    "hooks": "install remove status",
+    "config": " ".join((*ACTIONS, *(one.key for one in SETTINGS if not one.is_pattern))),
 }
 
 

@@ -1,4 +1,4 @@
-# khlone for bash: completion of `khlone`, `git-khlone` and `git khlone`, and `khlone cd`.
+# khlone for bash: completion of `khlone`, `git-khlone` and `git khlone`, `khlone cd`, and a name for the prompt.
 
 khlone() {
 	local file status
@@ -8,6 +8,28 @@ khlone() {
 	if [ -s "$file" ]; then builtin cd -- "$(cat -- "$file")" || status=$?; fi
 	command rm -f -- "$file"
 	return "$status"
+}
+
+# Sets khlone_clone to the name of the clone that the shell is in, else to that of the session, without starting a
+# process: it reads .git and the clone's marker. It leaves $? as it was.
+khlone_prompt() {
+	local code=$? dir=${PWD-} line= name=
+	khlone_clone=${KHLONE_NAME-}
+	while [[ -n $dir && ! -e $dir/.git ]]; do dir=${dir%/*}; done
+	if [[ -f $dir/.git ]]; then
+		{ IFS= read -r line <"$dir/.git" || :; } 2>/dev/null
+		line=${line#gitdir: }
+		[[ $line == /* ]] || line=$dir/$line
+		name=
+		if [[ -f $line/khlone.json ]]; then
+			{ IFS= read -r name <"$line/khlone.json" || :; } 2>/dev/null
+			name=${name#*\"name\": \"}
+			name=${name%%\"*}
+		fi
+		# Nothing that a prompt could read in another way.
+		if [[ -n $name && $name != *[!A-Za-z0-9._/-]* ]]; then khlone_clone=$name; fi
+	fi
+	return $code
 }
 
 # What follows the word khlone, up to the cursor: the verb decides.

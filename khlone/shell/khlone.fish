@@ -1,4 +1,4 @@
-# khlone for fish: completion of `khlone`, `git-khlone` and `git khlone`, and `khlone cd`.
+# khlone for fish: completion of `khlone`, `git-khlone` and `git khlone`, `khlone cd`, and a name for the prompt.
 
 function khlone --wraps git-khlone
     set -l file (mktemp (test -n "$TMPDIR"; and echo $TMPDIR; or echo /tmp)/khlone-cd.XXXXXX)
@@ -11,6 +11,30 @@ function khlone --wraps git-khlone
     end
     command rm -f $file
     return $result
+end
+
+# Sets khlone_clone to the name of the clone that the shell is in, else to that of the session, without starting a
+# process: it reads .git and the clone's marker. It leaves $status as it was.
+function khlone_prompt
+    set -l code $status
+    set -l dir $PWD
+    set -g khlone_clone $KHLONE_NAME
+    while test -n "$dir"; and not test -e "$dir/.git"
+        set dir (string replace -r '/[^/]*$' '' -- "$dir")
+    end
+    if test -f "$dir/.git"
+        read -l line <"$dir/.git"
+        set line (string replace -r '^gitdir: ' '' -- "$line")
+        string match -q '/*' -- "$line"
+        or set line "$dir/$line"
+        if test -f "$line/khlone.json"
+            read -l marker <"$line/khlone.json"
+            # Nothing that a prompt could read in another way.
+            set -l found (string match -r '"name": "([A-Za-z0-9._/-]+)"' -- "$marker")
+            and set -g khlone_clone $found[2]
+        end
+    end
+    return $code
 end
 
 # The words after khlone; an empty answer and status 1 when the line is of another command.
