@@ -51,7 +51,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "hook": (("hook", "run", "post-create", "one"), {"sqlite3", *CLICK}),
     "agents": (("agents",), {"sqlite3", "pluggy", *CLICK}),
     "plugins": (("plugins",), {"sqlite3", "pluggy", *CLICK}),
-    "config": (("config",), CLICK),
+    "config": (("config",), {"sqlite3", *CLICK}),
     "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),
 }
 #: Brought along by what is allowed to be there.
