@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from khlone import discovery, files, repository, settings, worktrees
 from khlone.config_dir import ConfigDirs, cache_root, state_root
-from khlone.errors import KhloneError, NetworkFileSystem, NoSuchClone, RepositoryUnsupported, UsageError
+from khlone.errors import KhloneError, NetworkFileSystem, NoSuchClone, NotPermitted, RepositoryUnsupported, UsageError
 from khlone.model import CloneRecord, Location
 from khlone.registry import Registry
 
@@ -119,9 +119,16 @@ class App:
         """Whether there is a registry to read; a repository without clones has none.
 
         An empty file is none: SQLite would take it for a new database without clones.
+        Raises NotPermitted where it cannot be told, as for another user than its owner.
         """
         try:
             return self.registry_path.stat().st_size > 0
+        except PermissionError as error:
+            raise NotPermitted(
+                f"cannot look into {self.state_dir}, which belongs to {files.owner_of(self.state_dir)}",
+                hint="run khlone as that user",
+                path=self.state_dir,
+            ) from error
         except OSError:
             return False
 
@@ -187,6 +194,7 @@ class App:
             raise RepositoryUnsupported(
                 "its refs are kept in a reftable", hint="git refs migrate --ref-format=files keeps them in files"
             )
+        _ = self.has_registry  # Says whose it is, where it is another user's.
         if not self.state_dir.exists():
             kind = files.network_file_system(self.location.common_dir)
             if kind is not None and not self.settings.allow_network_file_system:

@@ -814,8 +814,10 @@ class StateUnsafe(KhloneError):
     code = "state-unsafe"
     exit_code = EXIT_PERMISSION
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} cannot be trusted: {why}", hint="look at it, then move it away", path=path)
+    def __init__(self, path: Path, why: str, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"{path} cannot be trusted: {why}", hint=hint or "look at it by hand, and delete nothing unseen", path=path
+        )
 
 
 class NetworkFileSystem(KhloneError):

@@ -172,12 +172,26 @@ def make_private_dir(path: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode):
         raise StateUnsafe(path, "it is not a folder")
     if found.st_uid != os.geteuid() and os.geteuid() != 0:
-        raise StateUnsafe(path, f"it belongs to user {found.st_uid}")
+        hint = "run khlone as that user; leave it where it is: what was removed lies in there"
+        raise StateUnsafe(path, f"it belongs to user {found.st_uid}", hint=hint)
     if found.st_mode & 0o022:
-        raise StateUnsafe(path, "others may write to it")
+        raise StateUnsafe(path, "others may write to it", hint=f"look who did, then chmod go-w {path}")
     if found.st_mode & 0o077:
         _tighten(path)
     return path
+
+
+def owner_of(path: Path) -> str:
+    """The user that a file or folder belongs to, for people."""
+    import pwd
+
+    try:
+        number = os.lstat(path).st_uid
+        return f"user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"user {number}"
+    except OSError:
+        return "another user"
 
 
 def _tighten(path: Path) -> None:
@@ -359,7 +373,7 @@ def remove_tree(path: Path) -> None:
     """
     mounted = mount_inside(path)
     if mounted is not None:
-        raise StateUnsafe(mounted, "another file system is mounted there")
+        raise StateUnsafe(mounted, "another file system is mounted there", hint="unmount it, then try again")
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -396,7 +410,7 @@ def _remove_children(folder: int, device: int, shown: Path, top: int, depth: int
     """Empty an open folder; says whether something was brought up to `top`, which then is not empty yet."""
     found = os.fstat(folder)
     if found.st_dev != device:
-        raise StateUnsafe(shown, "another file system is mounted there")
+        raise StateUnsafe(shown, "another file system is mounted there", hint="unmount it, then try again")
     if found.st_mode & 0o700 != 0o700:
         os.fchmod(folder, 0o700)
     with os.scandir(folder) as entries:
@@ -423,7 +437,7 @@ def _remove_children(folder: int, device: int, shown: Path, top: int, depth: int
 def _bring_up(descriptor: int, name: str, folder: int, device: int, shown: Path, top: int) -> None:
     """Move a folder from far below right under the one that is deleted."""
     if os.fstat(descriptor).st_dev != device:
-        raise StateUnsafe(shown, "another file system is mounted there")
+        raise StateUnsafe(shown, "another file system is mounted there", hint="unmount it, then try again")
     os.fchmod(descriptor, 0o700)
     os.rename(name, f"deep-{os.urandom(8).hex()}", src_dir_fd=folder, dst_dir_fd=top)
 

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import sys
 import threading
@@ -73,13 +74,22 @@ class Locks:
     def try_operation(self, clone_id: str) -> HeldLock | None:
         """The operation lock of a clone, or `None` at once when somebody holds it."""
         try:
-            return self._acquire(self._folder / f"clone-{clone_id}.lock", 0.0)
+            return self._acquire(self.operation_path(clone_id), 0.0)
         except Locked:
             return None
 
+    def operation_path(self, clone_id: str) -> Path:
+        """The file of a clone's operation lock."""
+        return self._folder / f"clone-{clone_id}.lock"
+
     def operation_holder(self, clone_id: str) -> str:
         """Who wrote itself into the operation lock of a clone last, for people."""
-        return _read_holder(self._folder / f"clone-{clone_id}.lock")
+        return _read_holder(self.operation_path(clone_id))
+
+    def operation_holder_pid(self, clone_id: str) -> int | None:
+        """The process that wrote itself into the operation lock of a clone last."""
+        found = re.search(r"\(pid (\d+)\)", self.operation_holder(clone_id))
+        return int(found[1]) if found else None
 
     @contextlib.contextmanager
     def landing(

@@ -259,6 +259,33 @@ def is_open(paths: Iterable[Path]) -> bool:
     return False
 
 
+def processes_with_open(path: Path) -> list[FoundProcess]:
+    """The processes that have a file open, this one aside, as far as that can be seen."""
+    try:
+        wanted = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return []
+    found = []
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        pid = int(folder.parent.name)
+        if pid != os.getpid() and _has_open(folder, path.name, wanted):
+            process = find_process(pid)
+            if process is not None:
+                found.append(process)
+    return sorted(found, key=lambda process: process.created)
+
+
+def _has_open(folder: Path, name: str, wanted: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        for descriptor in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                if os.path.basename(os.readlink(folder / descriptor)) == name:
+                    found = os.stat(folder / descriptor)
+                    if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        return True
+    return False
+
+
 def session_processes(owner: ProcessIdentity, *, known: set[int]) -> list[FoundProcess]:
     """A recorded session's process and its descendants, those in `known` and khlone's ancestors aside.
 

@@ -90,8 +90,8 @@ def _operations(app: App, *, fix: bool, host_gone: str | None) -> Iterator[Findi
     for operation in app.registry.open_operations():
         if recovery.is_elsewhere(operation.owner) and operation.owner.host != host_gone:
             yield _begun_elsewhere(operation)
-        elif not fix:
-            yield from _interrupted(app, operation)
+        else:
+            yield from _interrupted(app, operation, fix=fix)
 
 
 def _begun_elsewhere(operation: Operation) -> Finding:
@@ -105,11 +105,22 @@ def _begun_elsewhere(operation: Operation) -> Finding:
     )
 
 
-def _interrupted(app: App, operation: Operation) -> Iterator[Finding]:
+def _interrupted(app: App, operation: Operation, *, fix: bool) -> Iterator[Finding]:
     lock = app.locks.try_operation(operation.clone_id)
     if lock is None:
+        orphans = journal.orphans_of(app, operation, operation.clone_id)
+        if orphans:
+            yield Finding(
+                code="orphaned-process",
+                severity=Severity.ERROR,
+                clone=operation.name,
+                message=f"{operation.kind} was interrupted; its clone is held by {journal.shown_orphans(orphans)}",
+                fix=f"let it end, or kill {' '.join(str(one.pid) for one in orphans)}; then git khlone doctor --fix",
+            )
         return
     lock.release()
+    if fix:
+        return
     yield Finding(
         code="interrupted-operation",
         severity=Severity.ERROR,

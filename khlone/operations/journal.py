@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -37,11 +37,32 @@ def held(app: App, clone_id: str, name: str) -> Iterator[HeldLock]:
     """Hold a clone's operation lock for the length of the block; raises CloneBusy at once."""
     lock = app.locks.try_operation(clone_id)
     if lock is None:
-        raise CloneBusy(name, app.locks.operation_holder(clone_id))
+        orphans = [orphan for one in app.registry.open_operations() for orphan in orphans_of(app, one, clone_id)]
+        raise CloneBusy(name, shown_orphans(orphans) if orphans else app.locks.operation_holder(clone_id))
     try:
         yield lock
     finally:
         lock.release()
+
+
+def orphans_of(app: App, operation: Operation, clone_id: str) -> list[sessions.FoundProcess]:
+    """What holds the operation lock of a clone after the khlone that began an operation on it has died.
+
+    Nothing while that khlone may live, or where another one has taken the operation up.
+    """
+    if operation.clone_id != clone_id or sessions.may_live(operation.owner):
+        return []
+    found = sessions.processes_with_open(app.locks.operation_path(clone_id))
+    taken_up = app.locks.operation_holder_pid(clone_id)
+    if taken_up != operation.owner.pid and any(process.pid == taken_up for process in found):
+        return []
+    return found
+
+
+def shown_orphans(orphans: Sequence[sessions.FoundProcess]) -> str:
+    """Such processes, for people."""
+    listed = ", ".join(f"{process.name} (pid {process.pid})" for process in orphans[:3])
+    return f"{listed}{' and others' if len(orphans) > 3 else ''}, left running by a khlone that was killed"
 
 
 def operation(kind: OperationKind, clone: CloneRecord, plan: Mapping[str, object], *, step: str = "") -> Operation:

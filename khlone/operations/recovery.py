@@ -12,6 +12,7 @@ one starts over.
 from __future__ import annotations
 
 import os
+import time
 
 from khlone import sessions
 from khlone.app import App
@@ -21,6 +22,10 @@ from khlone.model import CloneState, OperationKind, Outcome, ProcessIdentity
 from khlone.operations import journal
 from khlone.registry import Operation
 from khlone.values import dataclass
+
+#: Seconds that one recovery waits for what killed commands left running, all of them together.
+ORPHANS_WAIT_S = 10.0
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +42,11 @@ def recover(app: App, *, host_gone: str | None = None) -> list[Recovered]:
 
     An operation that cannot be recovered stays open and is reported, so that no other
     command is held up by it. `host_gone` names a host whose operations are dead, as the
-    user knows.
+    user knows. What a killed khlone left running is named and waited for, within a bound.
     """
     found = app.registry.open_operations()
-    done = [_recover_one(app, operation, host_gone) for operation in found] if found else []
+    deadline = time.monotonic() + ORPHANS_WAIT_S
+    done = [_recover_one(app, operation, host_gone, deadline) for operation in found] if found else []
     results = [result for result in done if result is not None]
     for result in results:
         name = f"{result.operation.kind} of {result.operation.name}"
@@ -64,7 +70,7 @@ def is_elsewhere(owner: ProcessIdentity) -> bool:
     return owner.boot_id is None or owner.boot_id != sessions.boot_id()
 
 
-def _recover_one(app: App, operation: Operation, host_gone: str | None) -> Recovered | None:
+def _recover_one(app: App, operation: Operation, host_gone: str | None, deadline: float) -> Recovered | None:
     host = operation.owner.host
     if is_elsewhere(operation.owner) and host != host_gone:
         app.told(
@@ -72,7 +78,7 @@ def _recover_one(app: App, operation: Operation, host_gone: str | None) -> Recov
             f"if that is gone for good: git khlone doctor --fix --host-gone {host}"
         )
         return None
-    lock = app.locks.try_operation(operation.clone_id)
+    lock = app.locks.try_operation(operation.clone_id) or _outlast(app, operation, deadline)
     if lock is None:
         return None
     try:
@@ -84,6 +90,23 @@ def _recover_one(app: App, operation: Operation, host_gone: str | None) -> Recov
         return Recovered(operation=operation, outcome=None, messages=(f"{error}",))
     finally:
         lock.release()
+
+
+def _outlast(app: App, operation: Operation, deadline: float) -> HeldLock | None:
+    """The lock once what a killed khlone left running has ended; `None` when it has not, or somebody works on it."""
+    orphans = journal.orphans_of(app, operation, operation.clone_id)
+    if not orphans:
+        return None
+    what = f"the interrupted {operation.kind} of {operation.name}"
+    app.told(f"waiting for {journal.shown_orphans(orphans)}, to recover {what}")
+    while time.monotonic() < deadline:
+        lock = app.locks.try_operation(operation.clone_id)
+        if lock is not None:
+            return lock
+        time.sleep(_POLL_S)
+    pids = " ".join(str(process.pid) for process in orphans)
+    app.told(f"warning: {what} is left until they have ended (or: kill {pids})")
+    return None
 
 
 def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered:

@@ -111,7 +111,8 @@ def remove_one(
                 faults.point("remove.reserved")
                 messages = _advance(app, written, lock)
         except (KhloneError, OSError):
-            _take_back(app, clone, now.trash, lock)
+            if not _take_back(app, clone, now.trash, lock):
+                app.told(f"warning: {clone.name} is half in the trash; the next command, or doctor --fix, goes on")
             raise
     for message in (*messages, *_kept_notes(app, clone, now)):
         app.told(message)
@@ -283,13 +284,15 @@ def _advance(app: App, plan: object, lock: HeldLock, *, outcome: Outcome = Outco
     return messages
 
 
-def _take_back(app: App, clone: CloneRecord, trash_id: str, lock: HeldLock) -> None:
-    """Put a removal that failed before anything was moved back to where it began; else leave it to recovery."""
-    folder = trash_folder(app, clone.id, trash_id)
-    aside = _aside(clone, trash_id)
-    if any(files.exists(place) for place in (folder / "worktree", folder / "admin", aside)):
-        return
-    with contextlib.suppress(KhloneError, OSError):
+def _take_back(app: App, clone: CloneRecord, trash_id: str, lock: HeldLock) -> bool:
+    """Put a removal that failed back to where it began; False leaves it to recovery.
+
+    Only while the clone's refs are as they were and what was moved can be renamed back.
+    """
+    try:
+        if app.repository.read_ref(clone.marker_ref) is None or not _move_back(app, clone, trash_id):
+            return False
+        folder = trash_folder(app, clone.id, trash_id)
         ref = f"refs/khlone/trash/{clone.id}/{trash_id}"
         found = app.repository.read_ref(ref)
         if found is not None:
@@ -298,9 +301,30 @@ def _take_back(app: App, clone: CloneRecord, trash_id: str, lock: HeldLock) -> N
         lock.verify()
         with app.registry.transaction() as change:
             change.move_clone(values.replace(clone, state=CloneState.REMOVING), clone.state, reason=clone.reason)
-            change.end_operation(trash_id, Outcome.ROLLED_BACK, "it failed before anything was moved")
+            change.end_operation(trash_id, Outcome.ROLLED_BACK, "it failed before it was done")
+    except (KhloneError, OSError):
+        return False
+    with contextlib.suppress(KhloneError, OSError):
         files.remove_tree(folder)
         os.rmdir(folder.parent)
+    return True
+
+
+def _move_back(app: App, clone: CloneRecord, trash_id: str) -> bool:
+    """Rename the parts of a clone back from the trash, the last first; says whether all of it is there again."""
+    folder, aside = trash_folder(app, clone.id, trash_id), _aside(clone, trash_id)
+    copied = files.exists(aside)
+    moving = undo.staged_path(app, clone).with_name(f"{clone.id}.moving")
+    if files.exists(moving) or (copied and files.exists(folder / "worktree")):
+        return False  # On two file systems: a copy may be whole, and what it was made of have begun to go.
+    app.config_dirs.restore(clone.id, trash_id)
+    if files.exists(folder / "admin"):
+        files.rename_new(folder / "admin", undo.admin_path(app, clone))
+    moved = aside if copied else folder / "worktree"
+    if files.exists(moved):
+        clone.path.parent.mkdir(parents=True, exist_ok=True)
+        files.rename_new(moved, clone.path)
+    return not any(files.exists(folder / part) for part in ("worktree", "admin"))
 
 
 def trash_meta(record: TrashRecord) -> dict[str, object]:

@@ -584,13 +584,14 @@ def test_a_full_disk_before_anything_moved_leaves_the_clone_as_it_was(
     assert list((common_dir(git, project) / "khlone" / "trash").iterdir()) == []
 
 
-def test_a_full_disk_after_the_move_is_completed_by_the_next_command(khlone: Khlone, git: Git, project: Path) -> None:
+def test_a_full_disk_at_the_very_end_is_completed_by_the_next_command(khlone: Khlone, git: Git, project: Path) -> None:
     write(new(khlone, project, "a"), {"new.txt": "new\n"})
 
-    done = khlone("remove", "--force", "a", cwd=project, env={"KHLONE_FAULT": "remove.worktree-moved:raise:ENOSPC"})
+    done = khlone("remove", "--force", "a", cwd=project, env={"KHLONE_FAULT": "remove.refs:raise:ENOSPC"})
     healed = khlone("doctor", "--fix", cwd=project)
 
     assert done.code == 1
+    assert "a is half in the trash; the next command, or doctor --fix, goes on" in done.err
     assert healed.code == 0, healed.err
     assert [entry["name"] for entry in trash(khlone, project)] == ["a"]
     assert (_trashed(git, project) / "worktree/new.txt").exists()
