@@ -9,8 +9,9 @@ milliseconds; none spans a hook, a checkout or the network, except that landing 
 fast-forward of a checked-out target.
 
 A free lock is taken by one `flock`; a held one is waited for through filelock: flock only
-(no soft fallback), short poll. The file is never unlinked, and its inode is compared with
-the path after acquiring and before every commit point.
+(no soft fallback), short poll. Its inode is compared with the path after acquiring and
+before every commit point. The files stay, but for operation locks of clones that nobody
+knows: who holds one may unlink it (docs/decisions/0006-sweep-lock-files.md).
 """
 
 from __future__ import annotations
@@ -90,6 +91,28 @@ class Locks:
         """The process that wrote itself into the operation lock of a clone last."""
         found = re.search(r"\(pid (\d+)\)", self.operation_holder(clone_id))
         return int(found[1]) if found else None
+
+    def sweep_operations(self, is_unknown: Callable[[str], bool]) -> int:
+        """Unlink the operation locks of clones that are not known; how many went.
+
+        Asked with the lock held: nobody else holds it then, and whoever has opened the file
+        before finds another inode at the path, or none, and takes that one.
+        """
+        swept = 0
+        for path in sorted(self._folder.glob("clone-*.lock")):
+            clone_id = path.name.removeprefix("clone-").removesuffix(".lock")
+            with contextlib.suppress(LockLost, NotPermitted, StateUnsafe, OSError):
+                held = self._try(path) if is_unknown(clone_id) else None
+                if held is None:
+                    continue
+                try:
+                    held.verify()
+                    if is_unknown(clone_id):
+                        os.unlink(path)
+                        swept += 1
+                finally:
+                    held.release()
+        return swept
 
     @contextlib.contextmanager
     def landing(

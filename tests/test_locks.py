@@ -473,3 +473,45 @@ def test_the_order_is_kept_for_each_thread_alone(locks: Locks) -> None:
         thread.join()
 
     assert taken == ["landing"]
+
+
+# -- sweeping ------------------------------------------------------------------------------
+
+
+def test_locks_of_unknown_clones_go_unless_somebody_holds_them(folder: Path, locks: Locks) -> None:
+    held = {name: locks.try_operation(name) for name in ("held", "known", "gone")}
+    for name in ("known", "gone"):
+        found = held[name]
+        assert found is not None
+        found.release()
+
+    swept = Locks(folder).sweep_operations(lambda clone_id: clone_id != "known")
+
+    assert swept == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["clone-held.lock", "clone-known.lock"]
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_who_opened_a_lock_before_it_was_swept_does_not_hold_it_beside_another(
+    folder: Path, locks: Locks, monkeypatch: pytest.MonkeyPatch, compared: bool
+) -> None:
+    """The control: without the comparison of inodes both hold it."""
+    first = locks.try_operation("one")
+    assert first is not None
+    first.release()
+    if not compared:
+        monkeypatch.setattr(HeldLock, "verify", lambda _: None)
+    real, others = fcntl.flock, []
+
+    def flock(descriptor: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        assert Locks(folder).sweep_operations(lambda _: True) == 1
+        others.append(Locks(folder).try_operation("one"))
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    late = locks.try_operation("one")
+
+    assert others[0] is not None
+    assert (late is None) == compared

@@ -56,6 +56,8 @@ def create(app: App, request: NewRequest) -> Clone:
     whatever was made until then is gone again.
     """
     names.check(request.name)
+    if not app.state_dir.exists():
+        _branch_and_base(app, request)  # A refusal leaves nothing behind in a repository that has no clones.
     app.prepare_state()
     recovery.recover(app)
     app.plugins.pre_create(request)

@@ -16,7 +16,7 @@ from khlone import files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.model import CloneRecord, CloneState, Finding, Severity
-from khlone.operations import githooks, inspect, journal, names, rebuild, recovery, repair, undo
+from khlone.operations import githooks, inspect, journal, names, rebuild, recovery, repair, sweep, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -245,6 +245,16 @@ def _leftovers(app: App, *, fix: bool) -> Iterator[Finding]:
             severity=Severity.INFO,
             message=f"{quarantine} holds {len(held)}: {names.shown(', '.join(held[:5]))}",
             fix="look at it and delete what is not needed",
+        )
+    left = sweep.leftovers(app)
+    swept = sweep.sweep(app) if fix else 0
+    if left:
+        yield Finding(
+            code="leftover-files",
+            severity=Severity.INFO,
+            message=f"killed commands left {names.listed([str(path) for path in left], most=3)}",
+            fix="delete them: git khlone doctor --fix",
+            fixed=swept >= len(left),
         )
     if app.has_registry:
         yield from _orphan_refs(app, fix=fix)

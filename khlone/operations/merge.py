@@ -7,6 +7,7 @@ computed, and the clone's own branch and worktree never change.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,8 @@ MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
 #: Each lost race means that somebody else landed, so this many at once still all land.
 MOST_TRIES = 200
 MOST_TIME_S = 120.0
+#: A candidate that took longer to build than this is not built while others wait for their turn.
+MOST_IN_TURN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,22 +219,50 @@ def _land_one(
     attempt = Attempt(app=app, clone=clone, lock=lock, operation_id=journal.new_operation_id())
     started = time.monotonic()
     tries = 0
+    in_turn = False
     while tries < MOST_TRIES and time.monotonic() - started < MOST_TIME_S:
         tries += 1
-        candidate = candidates.build(app, clone, target, _tip(app, target), source, request.strategy)
-        faults.point("merge.computed")
         try:
-            gated = _pass_gates(attempt, candidate, request)
-            faults.point("merge.gated")
-            done = _publish(attempt, candidate)
+            tried = _try_to_land(attempt, target, source, request, in_turn=in_turn)
         except Exception:
             attempt.give_up()
             raise
-        if done:
+        if isinstance(tried, _Landing):
             faults.point("merge.finished")
-            return _Landing(clone=clone, candidate=candidate, gated=gated)
+            return tried
         attempt.give_up()
+        in_turn = tried < MOST_IN_TURN_S and not app.settings.gpg_sign and not _has_gates(app, request)
     raise TargetMoved(target, tries)
+
+
+def _try_to_land(
+    attempt: Attempt, target: str, source: str, request: MergeRequest, *, in_turn: bool
+) -> _Landing | float:
+    """Build a candidate and land it; how many seconds building took, when the target moved meanwhile.
+
+    With `in_turn` it is built while nobody else lands: who lost a race once does not
+    build commits in vain again.
+    """
+    app, clone = attempt.app, attempt.clone
+    with contextlib.ExitStack() as held:
+        turn = held.enter_context(app.locks.landing(target, told=app.told)) if in_turn else None
+        started = time.monotonic()
+        candidate = candidates.build(app, clone, target, _tip(app, target), source, request.strategy)
+        took_s = time.monotonic() - started
+        if turn is None:
+            faults.point("merge.computed")
+        gated = _pass_gates(attempt, candidate, request)
+        if turn is None:
+            faults.point("merge.gated")
+            submodules.hand_over(app, clone, attempt.lock)
+            turn = held.enter_context(app.locks.landing(target, told=app.told))
+        checkout = landing.find_checkout(app, target)
+        if not _publish(attempt, candidate, checkout, turn):
+            return took_s
+    landing.make_durable(app, checkout)
+    attempt.close(candidate)
+    faults.point("merge.merged")
+    return _Landing(clone=clone, candidate=candidate, gated=gated)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -305,7 +336,7 @@ def _pass_gates(attempt: Attempt, candidate: Candidate, request: MergeRequest) -
     if commands and request.gate:
         raise GateFailed(clone.name, min(commands), "gate commands are not run by this version; see --no-gate")
     verdicts: list[Verdict] = []
-    if request.gate and app.plugins.has("khlone_gate"):
+    if _has_gates(app, request):
         attempt.enter(candidate, "gating", None)
         attempt.pin(candidate.oid)
         faults.point("merge.pinned")
@@ -318,37 +349,34 @@ def _pass_gates(attempt: Attempt, candidate: Candidate, request: MergeRequest) -
     return bool(verdicts)
 
 
+def _has_gates(app: App, request: MergeRequest) -> bool:
+    return request.gate and app.plugins.has("khlone_gate")
+
+
 def _pin(operation_id: str) -> str:
     return f"refs/khlone/ops/{operation_id}"
 
 
-def _publish(attempt: Attempt, candidate: Candidate) -> bool:
-    """Land the candidate where its target still is at `old`; False when it moved."""
+def _publish(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout | None, turn: HeldLock) -> bool:
+    """Land the candidate where its target still is at `old`; False when it moved. `turn` is the landing lock."""
     app = attempt.app
-    submodules.hand_over(app, attempt.clone, attempt.lock)
-    with app.locks.landing(candidate.target, told=app.told) as turn:
-        if app.repository.read_ref(f"refs/heads/{candidate.target}") != candidate.old:
-            return False
-        checkout = landing.find_checkout(app, candidate.target)
-        if checkout is not None:
-            paths = landing.path_changes(app, candidate.old, candidate.oid)
-            landing.require_clean(app, candidate.target, checkout, paths)
-        turn.verify()
-        attempt.enter(candidate, "publishing", checkout)
-        faults.point("merge.publishing")
-        try:
-            done = landing.land(app, candidate.target, candidate.old, candidate.oid, checkout, attempt.lock)
-        except BaseException as error:
-            attempt.stuck = not isinstance(error, Exception) or not _put_back(attempt, candidate, checkout, error)
-            raise
-        if not done:
-            return False
-        attempt.stuck = True
+    if app.repository.read_ref(f"refs/heads/{candidate.target}") != candidate.old:
+        return False
+    if checkout is not None:
+        paths = landing.path_changes(app, candidate.old, candidate.oid)
+        landing.require_clean(app, candidate.target, checkout, paths)
+    turn.verify()
+    attempt.enter(candidate, "publishing", checkout)
+    faults.point("merge.publishing")
+    try:
+        done = landing.land(app, candidate.target, candidate.old, candidate.oid, checkout, attempt.lock)
+    except BaseException as error:
+        attempt.stuck = not isinstance(error, Exception) or not _put_back(attempt, candidate, checkout, error)
+        raise
+    attempt.stuck = done
+    if done:
         faults.point("merge.published")
-    landing.make_durable(app, checkout)
-    attempt.close(candidate)
-    faults.point("merge.merged")
-    return True
+    return done
 
 
 def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout | None, error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from khlone.app import App
 from khlone.errors import CloneLocked, KhloneError, SessionLive, Untouched
 from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
-from khlone.operations import create, purge, recovery, remove, undo
+from khlone.operations import create, purge, recovery, remove, sweep, undo
 from khlone.registry import TrashRecord
 from khlone.setting_table import as_bytes, as_seconds
 from khlone.values import dataclass
@@ -46,6 +46,8 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
         recovery.recover(app)
     if limits is not None:
         kept, purged = _prune_trash(app, *limits, request)
+        if not request.dry_run:
+            sweep.sweep(app)
         return PruneResult(removed=(), kept=kept, purged=purged)
     removed: list[Removed] = []
     left: list[Kept] = []
@@ -55,6 +57,8 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
             removed.append(remove.remove_one(app, clone, force=False, dry_run=request.dry_run))
         except KhloneError as error:
             left.append(_kept(clone.name, error))
+    if not request.dry_run:
+        sweep.sweep(app)
     return PruneResult(removed=removed, kept=left, purged=())
 
 

@@ -57,6 +57,8 @@ def rebuild(app: App) -> list[str]:
                     change.insert_trash(record)
                     notes.append(f"found {record.clone.name} in the trash")
         registry.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{fresh}-journal")  # Empty, since all of it is committed.
         files.rename_new(fresh, app.registry_path)
     return notes
 

@@ -425,3 +425,30 @@ def test_a_landing_takes_few_git_processes(
     started = [json.loads(file.read_text().splitlines()[1])["argv"] for file in trace.iterdir()]
     assert landed(found) == ["a"]
     assert 0 < len(started) <= most, started
+
+
+# -- what is built in vain -------------------------------------------------------------------
+
+
+def unreachable_commits(git: Git, where: Path) -> int:
+    """How many commits no ref and no reflog has."""
+    found = git("fsck", "--unreachable", "--no-progress", cwd=where)
+    return sum(line.startswith("unreachable commit ") for line in found.splitlines())
+
+
+def test_a_merge_that_lost_its_race_builds_one_commit_in_vain_and_no_more(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        worked(khlone, commit, project, name, {f"{name}.txt": f"{name}\n"})
+    running = Stopping(project, "merge.computed", "a")
+    others = iter(("b", "c", "d"))
+    # A merge that computes again outside of its turn stops here again, and loses again.
+    while running.wait():
+        merge(khlone, project, next(others))
+        running.go_on()
+
+    found = document(running.end(), "merge")
+
+    assert landed(found) == ["a"]
+    assert unreachable_commits(git, project) == 1

@@ -1,0 +1,95 @@
+"""What killed and refused commands leave lying about goes with `prune` and `doctor --fix`, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands.steps import document, new, trash
+from tests.support import Commit, Git, Khlone
+
+
+def locks(project: Path) -> list[str]:
+    """The lock files of clones."""
+    return sorted(path.name for path in (project / ".git" / "khlone" / "locks").glob("clone-*.lock"))
+
+
+@pytest.mark.parametrize("sweeping", [("prune",), ("prune", "--trash", "--age", "0s"), ("doctor", "--fix")])
+def test_lock_files_stay_for_clones_that_are_there_or_in_the_trash(
+    khlone: Khlone, git: Git, project: Path, sweeping: tuple[str, ...]
+) -> None:
+    for name in ("a", "b"):
+        new(khlone, project, name)
+        (project.with_name("project.clones") / name / "kept.txt").write_text("kept\n")
+    khlone("remove", "--force", "b", cwd=project)
+    known = locks(project)
+    for _ in range(2):
+        refused = khlone("new", "c", cwd=project, env={"KHLONE_FAULT": "create.refs:raise:ENOSPC"})
+        assert refused.code == 1
+    assert len(locks(project)) == 4
+
+    assert khlone(*sweeping, cwd=project).code == 0
+
+    assert locks(project) == known
+    assert [one["name"] for one in trash(khlone, project)] == ["b"]
+
+
+def test_temporary_files_of_dead_writers_go_and_those_of_the_living_stay(
+    khlone: Khlone, git: Git, project: Path
+) -> None:
+    path = new(khlone, project, "a")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    state, admin = project / ".git" / "khlone", Path(git("rev-parse", "--absolute-git-dir", cwd=path).strip())
+    dead = [
+        state / f".used.{ended.pid}.01234567.tmp",
+        admin / f".gitdir.{ended.pid}.01234567.tmp",
+        state / ".registry.sqlite3.01234567.tmp",
+        state / "registry.01234567.new-journal",
+    ]
+    young = state / f".id.{ended.pid}.89abcdef.tmp"
+    living = [state / f".used.{os.getpid()}.01234567.tmp", state / "notes.tmp", young]
+    for file in (*dead, *living):
+        file.write_text("x")
+        if file != young:
+            os.utime(file, (time.time() - 3600,) * 2)
+
+    seen = document(khlone("doctor", "--json", cwd=project), "doctor")["findings"]
+    fixed = document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")["findings"]
+
+    assert [(one["code"], one["severity"], one["fixed"]) for one in seen] == [("leftover-files", "info", False)]
+    assert [(one["code"], one["fixed"]) for one in fixed] == [("leftover-files", True)]
+    assert not any(file.exists() for file in dead)
+    assert all(file.exists() for file in living)
+
+
+def test_a_registry_that_was_rebuilt_leaves_no_file_beside_it(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+    state = project / ".git" / "khlone"
+    (state / "registry.sqlite3").unlink()
+
+    assert khlone("doctor", "--fix", cwd=project).code == 0
+
+    assert sorted(path.name for path in state.glob("registry*")) in (
+        ["registry.sqlite3"],
+        ["registry.sqlite3", "registry.sqlite3-journal"],
+    )
+
+
+@pytest.mark.parametrize("wanted", [("new", "a"), ("new", "a", "--from", "nowhere"), ("new", "main")])
+def test_a_first_new_that_is_refused_leaves_nothing_in_the_repository(
+    khlone: Khlone, git: Git, commit: Commit, tmp_path: Path, wanted: tuple[str, ...]
+) -> None:
+    place = tmp_path / "empty"
+    git("init", "-q", str(place), cwd=tmp_path)
+    if wanted != ("new", "a"):
+        commit(place, {"one.txt": "1\n"}, "one")
+
+    done = khlone(*wanted, cwd=place)
+
+    assert done.code == 1
+    assert not (place / ".git" / "khlone").exists()
