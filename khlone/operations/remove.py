@@ -38,7 +38,7 @@ from khlone.model import (
     RemoveResult,
     utc_now,
 )
-from khlone.operations import astray, changes, integration, journal, names, recovery, snapshot, submodules, undo
+from khlone.operations import astray, changes, copied, integration, journal, names, recovery, snapshot, submodules, undo
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
 
@@ -187,6 +187,8 @@ def processes_in(app: App, clone: CloneRecord) -> list[str]:
 
 def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess], list[str]]:
     """The processes in a clone, and those out of sight, which can only be told."""
+    if copied.original_admin(clone, undo.admin_path(app, clone)) is not None:
+        return [], []  # What runs there runs in a clone of the repository that this one is a copy of.
     found = sessions.processes_inside(clone.path)
     elsewhere = []
     for session in app.registry.live_sessions(clone.id):

@@ -18,7 +18,7 @@ from khlone.app import App
 from khlone.errors import StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, Finding, Severity
-from khlone.operations import journal, undo
+from khlone.operations import copied, journal, undo
 from khlone.operations.create import lock_reason
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -50,15 +50,23 @@ def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
     if place is not None:
         yield _error(clone, "worktree-moved", f"its worktree was moved to {place}", "follow it")
         return
-    yield from _examine_worktree(clone, admin)
+    yield from _examine_worktree(app, clone, admin)
 
 
-def _examine_worktree(clone: CloneRecord, admin: Path) -> Iterator[Finding]:
+def _examine_worktree(app: App, clone: CloneRecord, admin: Path) -> Iterator[Finding]:
     if not files.exists(clone.path) or _is_empty_dir(clone.path):
         yield _error(clone, "worktree-missing", f"{clone.path} is gone", "check it out again")
     elif not worktrees.is_linked(clone.path, admin):
         message = f"the .git file in {clone.path} does not point at {admin}"
-        if _may_link(clone.path, admin):
+        copy = copied.find(app, clone, admin)
+        if copy is not None:
+            message = f"this repository is a copy, and its copied worktree {copy} still belongs to the original"
+            yield _error(clone, "worktree-copied", message, "make it a clone of its own: git khlone doctor --fix")
+        elif copied.original_admin(clone, admin) is not None:
+            message = f"this repository is a copy, and {clone.path} belongs to the original"
+            let_go = f"git khlone remove --force {clone.name} (branch and that folder stay as they are)"
+            yield _error(clone, "worktree-foreign", message, let_go)
+        elif _may_link(clone.path, admin):
             yield _error(clone, "worktree-unlinked", message, "write it again")
         else:
             yield _error(clone, "worktree-foreign", message, "look at it by hand")
@@ -163,6 +171,8 @@ def mend(app: App, clone: CloneRecord, code: str, lock: HeldLock) -> bool:
         return _write_admin(app, clone)
     if code == "worktree-moved":
         return _follow(app, clone)
+    if code == "worktree-copied":
+        return copied.make_own(app, clone, lock)
     if code == "worktree-missing":
         return _check_out_again(app, clone, lock)
     if code == "worktree-unlinked":

@@ -276,7 +276,8 @@ def test_a_session_of_another_host_ends_no_process_of_the_same_number_here(
     process = sleeper(tmp_path)
     registry = common_dir(git, project) / "khlone" / "registry.sqlite3"
     script = (
-        "INSERT INTO sessions VALUES ('s', ?, ?, NULL, NULL, 'elsewhere', 'running', '[]', '2020', NULL, NULL, NULL)"
+        "INSERT INTO sessions (id, clone, pid, host, state, command, started_at)"
+        " VALUES ('s', ?, ?, 'elsewhere', 'running', '[]', '2020')"
     )
     _execute(registry, script, (clone["id"], process.pid))
 
