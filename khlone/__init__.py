@@ -6,11 +6,10 @@ As a library: `App.open(path)` and the functions in `khlone.operations`. For plu
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
+# Known to type checkers as true; without `typing`, since this is the first module that the command loads.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from khlone.app import App as App
     from khlone.errors import KhloneError as KhloneError
@@ -74,6 +73,8 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'khlone' has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(home), name)
 
 

@@ -7,16 +7,19 @@ after the repository that was meant has been read from it.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
 
-from khlone.context import Context
-from khlone.errors import EXIT_BUG, EXIT_SIGNAL, Interrupted, KhloneError
-from khlone.output import Output
+from khlone import signals
+
+# Known to type checkers as true. Nothing is imported above that costs much: until `main` runs, a signal is Python's.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from khlone.context import Context
+    from khlone.errors import KhloneError
+    from khlone.output import Output
 
 #: Options of the whole command that take a value.
 _VALUED = ("-C",)
@@ -47,11 +50,9 @@ def _verb(words: Sequence[str]) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command and end the process with its exit code."""
+    signals.end_silently()
     _open_streams()
-    code = run(sys.argv[1:] if argv is None else argv)
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def _open_streams() -> None:
@@ -67,28 +68,51 @@ def _open_streams() -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command and return its exit code; every error has been printed."""
+    from khlone.context import Context
+    from khlone.output import Output
+
     words, command = split_command(argv)
     output = Output(as_json="--json" in words, quiet="--quiet" in words or "-q" in words)
     context = Context(output=output, environment=dict(os.environ), command=command)
     context.without_plugins = "--no-plugins" in words
     _scrub()
-    _catch_signals()
     try:
-        return _call(context, words)
-    except KhloneError as error:
+        try:
+            return _call(context, words)
+        finally:
+            signals.end_silently()
+    except BaseException as error:  # noqa: BLE001 - the one place where whatever ends a command is told
+        return _told(output, context, error)
+
+
+def _told(output: Output, context: Context, error: BaseException) -> int:
+    """Say on `output` what ended the command, and return the exit code for it."""
+    from khlone.errors import EXIT_SIGNAL, Interrupted, KhloneError
+
+    if isinstance(error, SystemExit):
+        raise error
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        number = error.signal_number if isinstance(error, Interrupted) else signals.SIGINT
+        # As git: who reads no further has no use for a word about it.
+        return EXIT_SIGNAL + number if number == signals.SIGPIPE else _interrupted(output, number)
+    if isinstance(error, OSError):
+        error = _refused_by_system(error) or error
+    if isinstance(error, KhloneError):
+        return _say(output, error)
+    return _bug(output, context, error)
+
+
+def _say(output: Output, error: KhloneError) -> int:
+    from khlone.errors import Interrupted, OutputFailed
+
+    try:
         output.error(error)
+    except OutputFailed as failed:
+        output.error(error)
+        output.error(failed)
+    except Interrupted:
         return error.exit_code
-    except Interrupted as interrupt:
-        return _interrupted(output, interrupt.signal_number)
-    except KeyboardInterrupt:
-        return _interrupted(output, signal.SIGINT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_SIGNAL + signal.SIGPIPE
-    except OSError as error:
-        return _refused_by_system(output, context, error)
-    except Exception as error:  # noqa: BLE001 - the one place where a bug is turned into a report
-        return _bug(output, context, error)
+    return error.exit_code
 
 
 def _call(context: Context, words: list[str]) -> int:
@@ -111,21 +135,14 @@ def _scrub() -> None:
         del os.environ[name]
 
 
-def _catch_signals() -> None:
-    def interrupt(number: int, _: FrameType | None) -> None:
-        for other in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-
-
 def _interrupted(output: Output, number: int) -> int:
+    import signal
+
+    from khlone.errors import EXIT_SIGNAL, KhloneError
+
     name = signal.Signals(number).name
     error = KhloneError(f"interrupted by {name}", hint="what was begun is undone, or will be by the next command")
-    output.error(_coded(error, "interrupted"))
+    _say(output, _coded(error, "interrupted"))
     return EXIT_SIGNAL + number
 
 
@@ -134,21 +151,24 @@ def _coded(error: KhloneError, code: str) -> KhloneError:
     return error
 
 
-def _refused_by_system(output: Output, context: Context, error: OSError) -> int:
+def _refused_by_system(error: OSError) -> KhloneError | None:
     """What the operating system refuses is no bug of khlone's, wherever it did."""
     from khlone import files
+    from khlone.errors import WorkingFolderGone
 
-    known = files.cause(error, "the repository")
-    if known is None:
-        return _bug(output, context, error)
-    output.error(known)
-    return known.exit_code
+    if isinstance(error, FileNotFoundError):
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            return WorkingFolderGone()
+    return files.cause(error, "the repository")
 
 
-def _bug(output: Output, context: Context, error: Exception) -> int:
+def _bug(output: Output, context: Context, error: BaseException) -> int:
     import traceback
 
     from khlone import reports
+    from khlone.errors import EXIT_BUG, KhloneError
 
     where = reports.write(context.environment, "".join(traceback.format_exception(error)))
     shown = KhloneError(
@@ -158,5 +178,5 @@ def _bug(output: Output, context: Context, error: Exception) -> int:
         hint="please send the report; nothing is lost, `git khlone doctor` says what was left",
         report=where,
     )
-    output.error(_coded(shown, "bug"))
+    _say(output, _coded(shown, "bug"))
     return EXIT_BUG

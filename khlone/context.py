@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from khlone import signals
 from khlone.output import Output
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Context:
         """The repository that was meant, its registry in whatever state."""
         from khlone.app import App
 
+        # What is imported is nothing to undo; from here on there may be.
+        signals.interrupt()
         self.output.keep_stdout()
         chosen = self._selection() if self.without_plugins else None
         return App.open(self.directory, environment=self.environment, told=self.output.tell, selection=chosen)

@@ -116,6 +116,18 @@ class NotARepository(KhloneError):
         )
 
 
+class WorkingFolderGone(KhloneError):
+    """The working folder was deleted, so no repository can be looked for from it."""
+
+    code = "working-folder-gone"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the working folder was deleted, so nothing can be looked for from it",
+            hint="change into a folder that is there: cd DIR",
+        )
+
+
 class GitMissing(KhloneError):
     """No usable git executable is on PATH."""
 
@@ -777,6 +789,18 @@ class OverLimit(KhloneError):
     def __init__(self, what: str, why: str) -> None:
         super().__init__(
             f"{what}: {why}", hint="end something or raise the limit (see `ulimit -a`), then try again", what=what
+        )
+
+
+class OutputFailed(KhloneError):
+    """The answer cannot be written to stdout."""
+
+    code = "output-failed"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the answer cannot be written to stdout: {why}",
+            hint="what was asked for may have been done all the same: see `git khlone log`",
         )
 
 

@@ -6,27 +6,32 @@ as the tables. Names from git are escaped before they are shown.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
+from khlone.errors import Interrupted, KhloneError, OutputFailed
 from khlone.values import field_names
-
-if TYPE_CHECKING:
-    from khlone.errors import KhloneError
 
 
 class Output:
-    """Where a command's words go, given its `--json` and `--quiet`."""
+    """Where a command's words go, given its `--json` and `--quiet`.
+
+    Answers raise Interrupted (SIGPIPE) when nobody reads them any more, OutputFailed when
+    they cannot be written. The story never fails: what is under way matters more.
+    """
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
         self._answers: TextIO = sys.stdout
+        self._is_lost = False
 
     def keep_stdout(self) -> None:
         """From here on stdout is for answers alone: whatever else prints (a plugin) goes to stderr."""
@@ -34,41 +39,39 @@ class Output:
 
     def document(self, verb: str, content: Mapping[str, object], *, owner: str = "khlone") -> None:
         """Print the one JSON document of a verb, khlone's own or that of the plugin `owner`."""
-        _write(self._answers, json.dumps({"schema": f"{owner}.{verb}/1", **_plain_mapping(content)}) + "\n")
+        self._write(json.dumps({"schema": f"{owner}.{verb}/1", **_plain_mapping(content)}) + "\n")
 
     def answer(self, text: str = "") -> None:
         """Print a line of the answer; nothing under `--json`."""
         if not self.as_json:
-            _write(self._answers, text + "\n")
+            self._write(text + "\n")
 
     def raw_answer(self, content: bytes) -> None:
         """Print bytes of the answer as they are; nothing under `--json`."""
         if not self.as_json:
-            self._answers.flush()
-            self._answers.buffer.write(content)
-            self._answers.flush()
+            self._write(content)
 
     def tell(self, text: str) -> None:
         """Print a line of the story; nothing under `--quiet`."""
         if not self.quiet:
-            _write(sys.stderr, f"khlone: {text}\n")
+            _tell(f"khlone: {visible(text, lines=True)}\n")
 
     def raw_story(self, text: str) -> None:
         """Print what another program said on its stderr; nothing under `--quiet`."""
         if text and not self.quiet:
-            _write(sys.stderr, text if text.endswith("\n") else text + "\n")
+            _tell(text if text.endswith("\n") else text + "\n")
 
     def error(self, error: KhloneError) -> None:
         """Print a refusal or failure with its hint, as the document under `--json`."""
-        if self.as_json:
+        if self.as_json and not self._is_lost:
             self.document(
                 "error",
                 {"code": error.code, "message": error.message, "hint": error.hint, "facts": error.facts},
             )
         else:
-            _write(sys.stderr, f"khlone: {visible(error.message)}\n")
+            _tell(f"khlone: {visible(error.message)}\n")
             if error.hint:
-                _write(sys.stderr, f"hint: {visible(error.hint)}\n")
+                _tell(f"hint: {visible(error.hint)}\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print rows below column heads, each column as wide as it must be."""
@@ -76,19 +79,48 @@ class Output:
             return
         widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
         for row in (columns, *rows):
-            _write(
-                self._answers,
-                "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n",
-            )
+            self._write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+
+    def _write(self, content: str | bytes) -> None:
+        try:
+            _write(self._answers, content)
+        except BrokenPipeError:
+            self._lose()
+            raise Interrupted(signal.SIGPIPE) from None
+        except OSError as error:
+            self._lose()
+            raise OutputFailed(os.strerror(error.errno or 0).lower()) from error
+
+    def _lose(self) -> None:
+        self._is_lost = True
+        _drop(self._answers)
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO, content: str | bytes) -> None:
+    if isinstance(content, bytes):
+        stream.flush()
+        stream.buffer.write(content)
+    else:
+        try:
+            stream.write(content)
+        except UnicodeEncodeError:
+            stream.buffer.write(content.encode(errors="surrogateescape"))
+    stream.flush()
+
+
+def _tell(text: str) -> None:
     try:
-        stream.write(text)
-        stream.flush()
-    except UnicodeEncodeError:
-        stream.buffer.write(text.encode(errors="surrogateescape"))
-        stream.flush()
+        _write(sys.stderr, text)
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    """Lead a stream nowhere: Python writes what is left in it once more at its end, and would fail there."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def plain(value: object) -> object:
@@ -111,9 +143,21 @@ def _plain_mapping(content: Mapping[str, object]) -> dict[str, object]:
     return {key: plain(value) for key, value in content.items()}
 
 
-def visible(text: str) -> str:
-    """A text that may come from git, safe for a terminal: what cannot be shown is escaped."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+def visible(text: str, *, lines: bool = False) -> str:
+    """A text that may come from git, safe for a terminal: what cannot be shown is escaped, and with `lines` no newline.
+
+    A byte that is no text is shown as `\\xff`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or (lines and letter == "\n") else _escaped(letter) for letter in text
+    )
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(letter)[1:-1]
 
 
 def size(count: int) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from khlone import __version__
 from khlone.context import Context
 from khlone.errors import KhloneError, UsageError
 
@@ -105,14 +104,14 @@ class LazyGroup(click.Group):
 
 
 def _root(context: Context) -> LazyGroup:
-    from khlone.commands import common
+    from khlone.commands import common, version
 
     @click.group(
         "git khlone",
         cls=LazyGroup,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "obj": context},
+        context_settings={"help_option_names": [], "max_content_width": 100, "obj": context},
     )
-    @click.version_option(__version__, prog_name="khlone")
+    @version
     @common
     def root() -> None:
         """A private place on a shared git repository for every coding agent."""
@@ -127,12 +126,15 @@ def run(context: Context, words: list[str]) -> int:
         if not words:
             words = ["--help"]
         root = _root(context)
-        result = root.main(args=words, prog_name="git khlone", standalone_mode=False)
+        # Not `root.main`: it makes exits of its own out of a closed stdout and of an interruption.
+        with root.make_context("git khlone", words) as ctx:
+            result = root.invoke(ctx)
         if root.foreign is not None:
             root.foreign.finish()
     except click.exceptions.Exit as done:
         return int(done.exit_code)
     except click.exceptions.Abort as error:
+        # `click.confirm` says so of Ctrl-C, and of a stdin that ended.
         raise KeyboardInterrupt from error
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "git khlone"

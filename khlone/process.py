@@ -126,6 +126,8 @@ def run(
     capture_bytes: int = CAPTURE_BYTES,
     started: Callable[[int], None] | None = None,
     heard: Callable[[bytes], None] | None = None,
+    given_up: Callable[[], bool] = lambda: False,
+    own_stdin: bool = False,
 ) -> Completed:
     """Run a program to its end with captured output; never raises for its exit status.
 
@@ -134,7 +136,8 @@ def run(
     on time-out and on an exception. Of each stream the first `capture_bytes` are kept, the rest is read and
     dropped (`truncated`). What the program leaves running is not waited for, even where
     it holds the output open. `started` is told the pid once it runs, `heard` all that it says on
-    both streams, as it comes. Raises CommandNotFound or OverLimit.
+    both streams, as it comes. Once `given_up` says so, the program is ended as on time-out. With
+    `own_stdin` it reads what this process would. Raises CommandNotFound or OverLimit.
     """
     import subprocess
 
@@ -143,7 +146,7 @@ def run(
             list(argv),
             cwd=cwd,
             env=None if environment is None else dict(environment),
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdin=None if own_stdin else subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=tuple(keep_open),
@@ -155,7 +158,7 @@ def run(
     try:
         if started is not None:
             started(child.pid)
-        return _Conversation(child, stdin or b"", capture_bytes, heard).to_end(timeout_s)
+        return _Conversation(child, stdin or b"", capture_bytes, heard, given_up).to_end(timeout_s)
     except BaseException:
         if child.returncode is None:
             end_group(child.pid)
@@ -188,6 +191,7 @@ class _Conversation:
         given: bytes,
         capture_bytes: int,
         heard: Callable[[bytes], None] | None,
+        given_up: Callable[[], bool],
     ) -> None:
         assert child.stdout is not None
         assert child.stderr is not None
@@ -195,6 +199,7 @@ class _Conversation:
         self._given = memoryview(given)
         self._most = capture_bytes
         self._heard = heard
+        self._given_up = given_up
         self._kept = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
         self._input = None if child.stdin is None else child.stdin.fileno()
         self._truncated = False
@@ -214,7 +219,7 @@ class _Conversation:
                 selector.register(self._input, selectors.EVENT_WRITE)
             try:
                 self._talk(selector, deadline)
-                self._child.wait(max(deadline - time.monotonic(), 0.0))
+                self._await_end(deadline)
             except subprocess.TimeoutExpired:
                 timed_out = True
                 end_group(self._child.pid)
@@ -229,6 +234,20 @@ class _Conversation:
             truncated=self._truncated,
         )
 
+    def _await_end(self, deadline: float) -> None:
+        """Wait for a child that has closed its pipes; raises TimeoutExpired when that is over or given up."""
+        import subprocess
+
+        while True:
+            left_s = max(deadline - time.monotonic(), 0.0)
+            try:
+                self._child.wait(min(left_s, _SILENCE_S))
+            except subprocess.TimeoutExpired:
+                if left_s <= _SILENCE_S or self._given_up():
+                    raise
+            else:
+                return
+
     def _talk(self, selector: selectors.BaseSelector, deadline: float) -> None:
         """Serve the pipes until they are closed, or the child has ended and what it left running is silent."""
         import subprocess
@@ -238,7 +257,7 @@ class _Conversation:
             now = time.monotonic()
             if ended_at is None and self._child.poll() is not None:
                 ended_at = now
-            if ended_at is None and now >= deadline:
+            if ended_at is None and (now >= deadline or self._given_up()):
                 raise subprocess.TimeoutExpired(self._child.args, 0.0)
             if ended_at is not None and now >= ended_at + _LEFT_BEHIND_S:
                 return
@@ -292,6 +311,15 @@ def end_group(pid: int, *, grace_s: float = 2.0) -> None:
             except ChildProcessError:
                 return
             time.sleep(0.01)
+
+
+def await_foreground(child: Child) -> None:
+    """Wait until a child has ended, without taking note of how: its pid stays its own until `child.wait()`.
+
+    No signal handler may raise in the meantime.
+    """
+    if hasattr(os, "waitid"):  # macOS before Python 3.13 has none
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
 
 def start_foreground(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Child:

@@ -97,6 +97,13 @@ def making_and_asking(ask: Ask, project: Path) -> None:
     assert ask("env", "one", cwd=project)["environment"]["KHLONE_NAME"] == "one"
 
 
+def help_and_version(ask: Ask, project: Path) -> None:
+    """The options that answer instead of a verb."""
+    assert ask("--json", "-h", answer="help", cwd=project)["command"] == "git khlone"
+    assert "--into" in ask("new", "--help", answer="help", cwd=project)["text"]
+    assert ask("--version", answer="version", cwd=project)["version"]
+
+
 def running(ask: Ask, project: Path) -> None:
     """Commands end with an exit code, by a signal, with much to say."""
     ask.new("one", cwd=project)
@@ -411,6 +418,7 @@ def hooks(ask: Ask, project: Path) -> None:
 
 SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     making_and_asking: {"cd", "completion", "setup", "new", "list", "show", "path", "env"},
+    help_and_version: {"help", "version"},
     running: {"new", "exec"},
     every_state_of_a_clone: {"new", "list", "show"},
     merging: {"new", "merge"},
@@ -465,7 +473,7 @@ def test_an_interrupted_command_answers_with_a_document(repository: Path) -> Non
 def test_every_verb_has_a_schema_and_every_schema_is_exercised() -> None:
     exercised = set().union(*SITUATIONS.values())
 
-    assert set(SCHEMAS) == {*VERBS, "error", PART}
+    assert set(SCHEMAS) == {*VERBS, "help", "version", "error", PART}
     assert exercised == set(SCHEMAS) - {PART}
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from khlone import __version__, signals
 from khlone.context import Context as Context
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -41,9 +42,42 @@ def _quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         _context(ctx).output.quiet = True
 
 
+def _help(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        output = _context(ctx).output
+        if output.as_json:
+            output.document("help", {"command": ctx.command_path, "text": ctx.get_help()})
+        output.answer(ctx.get_help())
+        ctx.exit()
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        output = _context(ctx).output
+        if output.as_json:
+            output.document("version", {"version": __version__})
+        output.answer(f"khlone, version {__version__}")
+        ctx.exit()
+
+
+#: `--version`, of the command before the verb alone.
+version = click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
+
+
 def common(function: _Function) -> _Function:
     """Add the options that every verb, and the command before the verb, takes."""
     for option in (
+        click.option(
+            "-h",
+            "--help",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_help,
+            help="Show this message and exit.",
+        ),
         click.option(
             "-C", "directory", metavar="DIR", expose_value=False, callback=_directory, help="Work as if in DIR."
         ),
@@ -62,11 +96,12 @@ def verb(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], cl
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @click.pass_context
         def call(ctx: click.Context, /, **arguments: Any) -> int | None:
+            signals.interrupt()
             return function(_context(ctx), **arguments)
 
         call.__doc__ = function.__doc__
         call.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        built = click.command(name, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
+        built = click.command(name, context_settings={"help_option_names": []}, **settings)
         return cast("Callable[[object], click.Command]", built)(common(call))
 
     return decorate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from khlone import quick
+from khlone import quick, signals
 from khlone.commands import Context, verb
 from khlone.errors import KhloneError, UsageError
 from khlone.model import Clone, Isolation, NewRequest
@@ -99,4 +99,6 @@ def _run(context: Context, app: object, made: list[Clone]) -> int:
             for line in (result.stdout + result.stderr).splitlines():
                 context.output.tell(f"{clone.name}: {line}")
         code = code or ended
+        if result.signal == signals.SIGINT:
+            break
     return code

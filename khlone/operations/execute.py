@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from khlone import process, sessions, worktrees
+from khlone import process, sessions, signals, worktrees
 from khlone.app import App
 from khlone.errors import CloneNotReady, Interrupted, KhloneError, UsageError
 from khlone.model import Clone, CloneRecord, Demand, ExecResult, Session, utc_now
@@ -42,11 +42,20 @@ def execute(app: App, name: str | None, command: Sequence[str], *, capture: bool
     """Run `command` in a clone and return how it ended.
 
     With `capture` its output is kept, cut at `CAPTURED_BYTES`; otherwise it has this
-    terminal. Raises NoSuchClone, CloneNotReady, CommandNotFound, Refusal or UsageError.
+    terminal; stdin is this process's own either way. The terminal's Ctrl-C is the
+    command's to answer, and how that ended is returned; with `capture`, where it cannot
+    reach the command, that is ended and Interrupted raised, as for any other signal.
+    Raises NoSuchClone, CloneNotReady, CommandNotFound, Refusal or UsageError.
     """
     _require_command(command)
     prepared = _prepare(app, app.require_clone(name), command)
-    return _captured(app, prepared) if capture else _foreground(app, prepared)
+    if not capture:
+        return _foreground(app, prepared)
+    with signals.Noted() as noted:
+        noted.raise_noted()
+        result = _captured(app, prepared, given_up=lambda: bool(noted.numbers), own_stdin=True)
+        noted.raise_noted()
+    return result
 
 
 def execute_all(
@@ -85,21 +94,27 @@ class _Everywhere:
         self._waiting = iter(clones)
         self._results: dict[str, ExecResult] = {}
         self._turn, self._stop = threading.Lock(), threading.Event()
-        self._running: set[int] = set()
+        #: What runs is ended too: it leads process groups that no signal of the terminal reaches.
+        self._abandoned = threading.Event()
         # Not `Thread.join`: interrupted, Python 3.11 takes the thread that it waited for to have ended.
         self._at_work, self._over = 0, queue.SimpleQueue[int]()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     def run(self, jobs: int) -> list[ExecResult]:
         """How it ended in each clone. An interruption ends the commands that run before it goes on."""
-        try:
-            for _ in range(min(jobs, len(self._clones))):
-                self._start()
-            while self._at_work:
-                self._await_end()
-        except BaseException:
-            self._abandon()
-            raise
+        with signals.Noted() as noted:
+            try:
+                for _ in range(min(jobs, len(self._clones))):
+                    self._start()
+                while self._at_work:
+                    noted.raise_noted()
+                    self._await_end()
+                    if isinstance(self._failure, Interrupted):
+                        raise self._failure
+            except BaseException:
+                self._abandon()
+                raise
+            noted.raise_noted()
         if self._failure is not None:
             raise self._failure
         return [self._results[clone.name] for clone in self._clones]
@@ -113,11 +128,10 @@ class _Everywhere:
             raise
 
     def _abandon(self) -> None:
-        """Begin no other, and end what runs: it leads process groups that no signal of the terminal reaches."""
+        """Begin no other, and end what runs."""
         self._stop.set()
+        self._abandoned.set()
         while self._at_work:
-            for pid in tuple(self._running):
-                process.end_group(pid)
             self._await_end()
 
     def _await_end(self) -> None:
@@ -129,7 +143,7 @@ class _Everywhere:
         try:
             while (clone := self._next()) is not None:
                 self._run_in(clone)
-        except Exception as error:  # noqa: BLE001 - raised again by the thread that waits for this one
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for this one
             self._failure = error
             self._stop.set()
         finally:
@@ -147,14 +161,16 @@ class _Everywhere:
                 prepared = self._prepare_or_tell(clone)
         if prepared is not None:
             try:
-                result = _captured(self._app, prepared, turn=self._turn, running=self._running)
+                result = _captured(self._app, prepared, turn=self._turn, given_up=self._abandoned.is_set)
             except KhloneError as error:
                 self._tell(clone, error)
         with self._turn:
             self._results[clone.name] = result
             if self._fail_fast and result.exit != 0:
                 self._stop.set()
-            self._ended(result)
+            # Nobody reads on when it is given up.
+            if not self._abandoned.is_set():
+                self._ended(result)
 
     def _prepare_or_tell(self, clone: CloneRecord) -> _Prepared | None:
         try:
@@ -254,58 +270,48 @@ def _recorded(app: App, prepared: _Prepared, turn: threading.Lock | None = None)
 
 
 def _captured(
-    app: App, prepared: _Prepared, *, turn: threading.Lock | None = None, running: set[int] | None = None
+    app: App,
+    prepared: _Prepared,
+    *,
+    turn: threading.Lock | None = None,
+    given_up: Callable[[], bool],
+    own_stdin: bool = False,
 ) -> ExecResult:
-    """Run it with captured output; while it lives, its pid is in `running`."""
-    alive = set() if running is None else running
-    pids: list[int] = []
+    """Run it with captured output, to its end or until it is given up."""
     with _recorded(app, prepared, turn) as session:
 
         def started(pid: int) -> None:
-            pids.append(pid)
-            alive.add(pid)
             with turn or contextlib.nullcontext():
                 session.started(pid)
 
-        try:
-            done = process.run(
-                prepared.argv,
-                cwd=prepared.clone.path,
-                environment=prepared.variables,
-                timeout_s=_NO_TIMEOUT_S,
-                capture_bytes=CAPTURED_BYTES,
-                started=started,
-            )
-        finally:
-            alive.difference_update(pids)
+        done = process.run(
+            prepared.argv,
+            cwd=prepared.clone.path,
+            environment=prepared.variables,
+            timeout_s=_NO_TIMEOUT_S,
+            capture_bytes=CAPTURED_BYTES,
+            started=started,
+            given_up=given_up,
+            own_stdin=own_stdin,
+        )
         session.status = done.status
         return _as_result(prepared.clone, done.status, done)
 
 
 def _foreground(app: App, prepared: _Prepared) -> ExecResult:
-    with _recorded(app, prepared) as running:
-        child = process.start_foreground(prepared.argv, cwd=prepared.clone.path, environment=prepared.variables)
-        running.started(child.pid)
-        running.status = _waited(child)
+    with signals.Noted() as noted:
+        with _recorded(app, prepared) as running:
+            noted.raise_noted()
+            child = process.start_foreground(prepared.argv, cwd=prepared.clone.path, environment=prepared.variables)
+            noted.pass_on(child.pid)
+            try:
+                running.started(child.pid)
+            finally:
+                process.await_foreground(child)
+                noted.keep()
+                running.status = child.wait()
+        noted.raise_noted(but=signals.SIGINT)
         return _as_result(prepared.clone, running.status)
-
-
-def _waited(child: process.Child) -> int:
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        return _wait_out(child)
-    except Interrupted as interrupt:
-        child.send_signal(interrupt.signal_number)
-        _wait_out(child)
-        raise
-
-
-def _wait_out(child: process.Child) -> int:
-    """The terminal's Ctrl-C has reached the child too: wait for what it makes of it."""
-    while True:
-        with contextlib.suppress(KeyboardInterrupt):
-            return child.wait()
 
 
 def _not_run(clone: CloneRecord) -> ExecResult:
