@@ -37,6 +37,8 @@ SESSION_VARIABLES = (
 )
 #: How many used clones are remembered: those that are gone by then are passed over.
 _REMEMBERED = 8
+#: SQLite's own limit is 512, with room for the names of its journals.
+_LONGEST_REGISTRY_PATH = 504
 
 
 def _silent(_: str) -> None:
@@ -195,6 +197,12 @@ class App:
                 "its refs are kept in a reftable", hint="git refs migrate --ref-format=files keeps them in files"
             )
         _ = self.has_registry  # Says whose it is, where it is another user's.
+        if len(os.fsencode(self.registry_path)) > _LONGEST_REGISTRY_PATH:
+            raise RepositoryUnsupported(
+                f"the path of its git folder is {len(os.fsencode(self.location.common_dir))} bytes long, "
+                f"and SQLite opens no file with a path of more than {_LONGEST_REGISTRY_PATH}",
+                hint="move it to a shorter path",
+            )
         if not self.state_dir.exists():
             kind = files.network_file_system(self.location.common_dir)
             if kind is not None and not self.settings.allow_network_file_system:

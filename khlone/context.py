@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ class Context:
         self.command = command
         self.directory: Path | None = None
         self.without_plugins = False
+        self._opened: App | None = None
 
     def app(self) -> App:
         """The repository that was meant; a registry that was lost is rebuilt first, and said so."""
@@ -47,7 +50,20 @@ class Context:
         signals.interrupt()
         self.output.keep_stdout()
         chosen = self._selection() if self.without_plugins else None
-        return App.open(self.directory, environment=self.environment, told=self.output.tell, selection=chosen)
+        self._opened = App.open(self.directory, environment=self.environment, told=self.output.tell, selection=chosen)
+        return self._opened
+
+    def tell_way_out(self) -> None:
+        """Say what to type if the folder that the command was called in has gone, or moved, with its clone."""
+        app = self._opened
+        if app is None or self.directory is not None or os.path.lexists(app.location.cwd):
+            return
+        where = app.location.anchor
+        with contextlib.suppress(OSError):
+            here = Path(os.getcwd())
+            if not here.is_relative_to(app.location.common_dir):
+                where = here
+        self.output.tell(f"the folder you are in is not there any more; to go on: cd {shlex.quote(str(where))}")
 
     def plugins(self) -> Plugins:
         """The plugins of the repository that was meant; outside of one those that the environment chooses."""

@@ -178,12 +178,16 @@ class GitFailed(KhloneError):
 
 
 class NoSuchRef(KhloneError):
-    """A revision that does not name a commit."""
+    """A revision that does not name a commit, or a name that must be a branch's and is not."""
 
     code = "no-such-ref"
 
-    def __init__(self, ref: str) -> None:
-        super().__init__(f"{ref!r} does not name a commit", hint="see `git branch -a` and `git tag`", ref=ref)
+    def __init__(self, ref: str, *, is_branch: bool = False) -> None:
+        super().__init__(
+            f"there is no branch {ref!r}" if is_branch else f"{ref!r} does not name a commit",
+            hint="name a local branch: see `git branch`" if is_branch else "see `git branch -a` and `git tag`",
+            ref=ref,
+        )
 
 
 class UnbornHead(KhloneError):
@@ -322,7 +326,11 @@ class UnknownAgent(KhloneError):
 
     def __init__(self, agent: str, known: Sequence[str]) -> None:
         super().__init__(
-            f"no plugin knows an agent named {agent!r}", hint=f"known are: {_some(known) or 'none'}", agent=agent
+            f"no plugin knows an agent named {agent!r}",
+            hint=f"known are: {_some(known)}"
+            if known
+            else "no plugin that offers agents is loaded: see `git khlone plugins`, KHLONE_PLUGINS and khlone.plugins",
+            agent=agent,
         )
 
 
@@ -532,14 +540,17 @@ class TargetMoved(KhloneError):
 
 
 class GateFailed(KhloneError):
-    """A gate refused the candidate."""
+    """A gate refused the candidate, or none was there to ask where one must be; the latter has a `hint` of its own."""
 
     code = "gate-failed"
     exit_code = EXIT_GATE
 
-    def __init__(self, name: str, gate: str, why: str) -> None:
+    def __init__(self, name: str, gate: str, why: str, *, hint: str | None = None) -> None:
         super().__init__(
-            f"gate {gate!r} refused {name}: {why}", hint="mend it in the clone and merge again", name=name, gate=gate
+            f"gate {gate!r} refused {name}: {why}",
+            hint=hint or "mend it in the clone and merge again",
+            name=name,
+            gate=gate,
         )
 
 

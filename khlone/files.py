@@ -155,7 +155,7 @@ def read_regular(path: Path, *, most: int = 1 << 20) -> bytes | None:
 
 
 def make_private_dir(path: Path) -> Path:
-    """Make `path` and what is missing above it, 0700; refuse a link or another user's folder.
+    """Make `path` and what is missing above it, 0700; refuse a link, another user's folder or where none can be.
 
     An existing folder of ours that others may write to is refused too; one that others
     may only read is tightened. Root may use a folder of anyone's.
@@ -166,8 +166,16 @@ def make_private_dir(path: Path) -> Path:
         missing.append(folder)
         folder = folder.parent
     for folder in (*reversed(missing), path):
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(folder, 0o700)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if cause(error, folder) is not None:
+                raise
+            why = f"{folder} cannot be made: {os.strerror(error.errno or 0).lower()}"
+            hint = "name a folder of yours: see XDG_STATE_HOME, XDG_CACHE_HOME and HOME"
+            raise StateUnsafe(path, why, hint=hint) from error
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise StateUnsafe(path, "it is not a folder")

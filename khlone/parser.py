@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -138,10 +140,21 @@ def run(context: Context, words: list[str]) -> int:
         raise KeyboardInterrupt from error
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "git khlone"
-        raise UsageError(_lower(error.format_message()), hint=f"see {where} -h") from error
+        raise UsageError(_message(error), hint=f"see {where} -h") from error
     except click.ClickException as error:
         raise UsageError(_lower(error.format_message())) from error
     return result if isinstance(result, int) else 0
+
+
+def _message(error: click.UsageError) -> str:
+    """What click says, with the words as they were typed, also one that is empty."""
+    text = error.format_message()
+    empty = re.fullmatch(r"(Got unexpected extra arguments?) \((.*)\)", text, re.DOTALL)
+    if empty is not None:
+        words = " ".join((word and shlex.quote(word)) or "''" for word in empty[2].split(" "))
+        return f"{_lower(empty[1])}: {words}"
+    text = text.replace("is not a valid integer range", "is not a whole number")
+    return _lower(text.replace("1<=x<=", "1 to ").replace("x>=1", "1 and above"))
 
 
 def _lower(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -11,7 +11,10 @@ import click
 
 from khlone import __version__, signals
 from khlone.context import Context as Context
+from khlone.errors import UsageError
 
+#: Whole numbers beyond this are a slip of the hand.
+MOST = 2**31 - 1
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -90,6 +93,14 @@ def common(function: _Function) -> _Function:
     return function
 
 
+def _refuse_empty(ctx: click.Context, arguments: Mapping[str, Any]) -> None:
+    """Nothing is not the same as an option left out; a NAME that is empty has an error of its own."""
+    for parameter in ctx.command.params:
+        value = arguments.get(parameter.name or "")
+        if isinstance(parameter, click.Option) and (value == "" or (isinstance(value, tuple) and "" in value)):
+            raise UsageError(f"{parameter.opts[-1]} is empty", hint=f"leave it out, or see {ctx.command_path} -h")
+
+
 def verb(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a function of (Context, **arguments) the command of a verb."""
 
@@ -97,7 +108,10 @@ def verb(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], cl
         @click.pass_context
         def call(ctx: click.Context, /, **arguments: Any) -> int | None:
             signals.interrupt()
-            return function(_context(ctx), **arguments)
+            _refuse_empty(ctx, arguments)
+            code = function(_context(ctx), **arguments)
+            _context(ctx).tell_way_out()
+            return code
 
         call.__doc__ = function.__doc__
         call.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]

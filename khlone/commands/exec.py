@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from khlone.commands import Context, verb
+from khlone.commands import MOST, Context, verb
 from khlone.errors import UsageError
 from khlone.model import ExecResult
 
@@ -12,7 +12,7 @@ from khlone.model import ExecResult
 @verb("exec", options_metavar="[OPTIONS]", epilog="Everything after -- is the command.")
 @click.argument("name", required=False)
 @click.option("--all", "everywhere", is_flag=True, help="Run it in every clone; the output of each comes as a whole.")
-@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="With --all: this many at a time.")
+@click.option("-j", "--jobs", type=click.IntRange(1, MOST), metavar="N", help="With --all: this many at a time.")
 @click.option("--fail-fast", is_flag=True, help="With --all: begin no other after the first failure.")
 def command(context: Context, *, name: str | None, everywhere: bool, jobs: int | None, fail_fast: bool) -> int:
     """Run a command in a clone and end as it ended: git khlone exec NAME -- CMD ...

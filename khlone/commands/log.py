@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from khlone.commands import Context, verb
+from khlone.commands import MOST, Context, verb
 
 
 @verb("log")
 @click.argument("name", required=False)
-@click.option("-n", "--max-count", "limit", type=click.IntRange(1), metavar="N", help="Show the newest N only.")
+@click.option("-n", "--max-count", "limit", type=click.IntRange(1, MOST), metavar="N", help="Show the newest N only.")
 def command(context: Context, *, name: str | None, limit: int | None) -> None:
     """Show what was done, newest first, to one clone or to all.
 

@@ -65,7 +65,9 @@ def command(
     for clone in made:
         _tell(context, clone)
     if context.command and made:
-        code = _run(context, app, made) or code
+        unrun, ended = _run(context, app, made)
+        failed += unrun
+        code = ended or code
     if context.output.as_json:
         context.output.document(
             "new",
@@ -86,14 +88,22 @@ def _tell(context: Context, clone: Clone) -> None:
     context.output.tell(f"{clone.name} is ready: branch {clone.branch} at {clone.base[:10]}{into}")
 
 
-def _run(context: Context, app: object, made: list[Clone]) -> int:
+def _run(context: Context, app: object, made: list[Clone]) -> tuple[list[tuple[str, KhloneError]], int]:
+    """Run the command in each clone; those in which it could not begin, and the code of the first that has one."""
     from khlone.app import App
     from khlone.operations import execute
 
     assert isinstance(app, App)
     code = 0
+    unrun: list[tuple[str, KhloneError]] = []
     for clone in made:
-        result = execute.execute(app, clone.name, context.command or [], capture=context.output.as_json)
+        try:
+            result = execute.execute(app, clone.name, context.command or [], capture=context.output.as_json)
+        except KhloneError as error:
+            context.output.tell(f"{clone.name}: {error.message}; the clone stays")
+            unrun.append((clone.name, error))
+            code = code or error.exit_code
+            continue
         ended = result.exit if result.exit is not None else 128 + (result.signal or 0)
         if context.output.as_json:
             for line in (result.stdout + result.stderr).splitlines():
@@ -101,4 +111,4 @@ def _run(context: Context, app: object, made: list[Clone]) -> int:
         code = code or ended
         if result.signal == signals.SIGINT:
             break
-    return code
+    return unrun, code

@@ -32,7 +32,8 @@ def command(context: Context, *, trash: bool, age: str | None, size: str | None,
     would = "would be" if dry_run else "is"
     for removed in result.removed:
         branch = "its branch too" if removed.branch_deleted else "its branch stays"
-        context.output.answer(f"{removed.name} {would} in the trash, {branch}; git khlone restore {removed.trash}")
+        back = "" if dry_run else f"; git khlone restore {removed.trash}"
+        context.output.answer(f"{removed.name} {would} in the trash, {branch}{back}")
     for purged in result.purged:
         context.output.answer(f"{purged} {'would be ' if dry_run else ''}purged")
     for one in result.kept:

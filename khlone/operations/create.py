@@ -52,7 +52,7 @@ def create(app: App, request: NewRequest) -> Clone:
     """Make one clone and return it, ready.
 
     Raises IllegalName, CloneExists, BranchExists, BranchCheckedOut, NameCollides,
-    NoSuchRef, UnbornHead, UnknownAgent, UsageError, Refusal or what the disk and git say;
+    NoSuchRef, InvalidSetting, UnbornHead, UnknownAgent, UsageError, Refusal or what the disk and git say;
     whatever was made until then is gone again.
     """
     names.check(request.name)
@@ -146,7 +146,7 @@ def require_free_name(app: App, name: str) -> None:
 
 def _branch_and_base(app: App, request: NewRequest) -> tuple[str, str, bool]:
     repository = app.repository
-    branch = request.branch or request.name
+    branch = names.branch(app, request.branch or request.name)
     if request.branch is not None:
         tip = repository.read_ref(f"refs/heads/{branch}")
         if tip is not None:
@@ -192,11 +192,15 @@ def _head(app: App) -> str:
 
 
 def choose_target(app: App, request: NewRequest, branch: str) -> str | None:
-    """The branch that a new clone merges back into, `None` where there is none; raises NoSuchRef."""
+    """The branch that a new clone merges back into, `None` where there is none; raises NoSuchRef or InvalidSetting."""
     if request.target is not None:
-        if app.repository.read_ref(f"refs/heads/{request.target}") is None:
-            raise NoSuchRef(request.target)
-        return request.target
+        target = names.branch(app, request.target)
+        if app.repository.read_ref(f"refs/heads/{target}") is None:
+            raise NoSuchRef(target, is_branch=True)
+        return target
+    wanted = app.settings.target
+    if wanted is not None and wanted != branch and app.repository.read_ref(f"refs/heads/{wanted}") is None:
+        raise InvalidSetting("khlone.target", wanted, "there is no such branch; --into TARGET names another")
     return next((name for name in _possible_targets(app, request) if name != branch), None)
 
 

@@ -10,13 +10,15 @@ from khlone.operations.take_back import Judge
 def log(app: App, *, clone: str | None = None, limit: int | None = None) -> list[LoggedOperation]:
     """The operations of the journal, newest first, of one clone's name or of all.
 
-    Names of clones that are gone are known here too; a name that never was gives nothing.
-    Raises NoSuchClone or UsageError for `@` and `-` where they name none.
+    Names of clones that are gone are known here too. Raises NoSuchClone for a name that
+    never was, UsageError for `@` and `-` where they name none.
     """
     if clone in ("@", "-"):
         clone = app.require_clone(clone).name
     judge = Judge(app)
     found = [operation for operation in judge.operations if clone is None or operation.name == clone]
+    if clone is not None and not found:
+        clone = app.require_clone(clone).name
     return [
         LoggedOperation(
             id=operation.id,

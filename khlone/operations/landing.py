@@ -19,7 +19,7 @@ from khlone import faults, files, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, Locked, NoSuchRef, RepositoryUnsupported, TargetDirty, TargetInProgress
 from khlone.locks import HeldLock
-from khlone.operations import advance, changes, undo
+from khlone.operations import advance, changes, names, undo
 from khlone.process import Completed
 from khlone.repository import RefUpdate, failure, null_oid
 from khlone.values import dataclass
@@ -51,15 +51,16 @@ class PathChange:
 
 def require_branch(app: App, name: str) -> tuple[str, str]:
     """The branch that a name means, behind symbolic refs, and its tip; raises NoSuchRef."""
+    name = names.branch(app, name)
     ref = f"refs/heads/{name}"
     if any(part in ("", ".", "..") for part in name.split("/")):
-        raise NoSuchRef(name)
+        raise NoSuchRef(name, is_branch=True)
     if not app.repository.has_ref_files:
         raise RepositoryUnsupported("its refs are not in files, so it cannot be told where a branch is checked out")
     real = _real_ref(app, ref)
     tip = app.repository.read_ref(real)
     if tip is None or not real.startswith("refs/heads/"):
-        raise NoSuchRef(name)
+        raise NoSuchRef(name, is_branch=True)
     return real.removeprefix("refs/heads/"), tip
 
 
@@ -261,11 +262,11 @@ def _is_in_the_way(checkout: Checkout, path: str, paths: list[PathChange]) -> bo
 
 def _holds_more(folder: Path, path: str, leaving: set[str]) -> bool:
     """Whether a folder has a file that is not among those that leave."""
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, entries in os.walk(folder):
         below = os.path.relpath(parent, folder)
         start = path if below == "." else f"{path}/{below}"
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        if any(f"{start}/{name}" not in leaving for name in (*names, *links)):
+        if any(f"{start}/{name}" not in leaving for name in (*entries, *links)):
             return True
     return False
 

@@ -334,7 +334,12 @@ def _pass_gates(attempt: Attempt, candidate: Candidate, request: MergeRequest) -
     app, clone = attempt.app, attempt.clone
     commands = app.settings.gate_commands
     if commands and request.gate:
-        raise GateFailed(clone.name, min(commands), "gate commands are not run by this version; see --no-gate")
+        raise GateFailed(
+            clone.name,
+            min(commands),
+            "gate commands are not run by this version",
+            hint="merge --no-gate lands without asking any",
+        )
     verdicts: list[Verdict] = []
     if _has_gates(app, request):
         attempt.enter(candidate, "gating", None)
@@ -345,7 +350,12 @@ def _pass_gates(attempt: Attempt, candidate: Candidate, request: MergeRequest) -
         if failed is not None:
             raise GateFailed(clone.name, failed.gate, failed.message or "it did not pass")
     if not verdicts and app.settings.gate_required:
-        raise GateFailed(clone.name, "khlone.gate.required", "no gate looked at it, and one is required")
+        raise GateFailed(
+            clone.name,
+            "khlone.gate.required",
+            "no gate looked at it, and one is required",
+            hint="install a plugin that is a gate, or unset khlone.gate.required",
+        )
     return bool(verdicts)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from khlone.app import App
 from khlone.errors import IllegalName
 
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}\Z", re.ASCII)
@@ -35,6 +36,14 @@ def check(name: str) -> None:
             raise IllegalName(name, f"{part!r} is a reserved word")
         if _HEX.match(part):
             raise IllegalName(name, f"{part!r} reads like an object id")
+
+
+def branch(app: App, given: str) -> str:
+    """The name of the branch that somebody means, who may have written `refs/heads/NAME` as git itself does."""
+    short = given.removeprefix("refs/heads/")
+    if short == given or app.repository.read_ref(f"refs/heads/{given}") is not None:
+        return given
+    return short
 
 
 def folder(name: str) -> str:
