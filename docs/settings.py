@@ -24,14 +24,16 @@ Of several places the later wins:
 1. the default,
 2. the user's file, `$XDG_CONFIG_HOME/khlone/config.toml`, or `~/.config` in place of the variable,
 3. the repository's `.khlone.toml`, that of the worktree in which the command is called; anyone may have committed it,
-   so that it sets only what runs nothing and leads nowhere,
+   so that it sets only what runs nothing and leads nowhere, and never less than the user's file demands: of
+   `gate.required`, `durable`, the limits and the age and size of trash the stricter value counts,
 4. `git config khlone.KEY`, of the system, the user, the repository and the worktree in git's own order,
 5. the variable of the environment, where there is one,
 6. `git -c khlone.KEY=VALUE khlone ...`, and the option of the verb.
 
 In the two files a key is written without `khlone.`, and a dot may be a table: `[trash]`, `age = "7d"`. Sizes are
 powers of 1024. Keys below the name of an installed plugin are that plugin's; any other key that is not listed here
-is told with its file, its line and the nearest one that there is. `[hooks]` is described in
+is told with its file, its line and the nearest one that there is. While one of the two files cannot be read, what
+only asks says so and goes on without it; what changes something, or runs something, is refused. `[hooks]` is described in
 [shell-hooks.md](shell-hooks.md).
 
 Editors that know JSON schemas check `.khlone.toml` while it is written: `git khlone config schema` prints the schema,

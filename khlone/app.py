@@ -97,6 +97,7 @@ class App:
             worktree=self.location.worktree,
             environment=self.environment,
         )
+        self.tell_problems([f"{error.message}; nothing in it counts" for error in found.broken])
         self.tell_problems(settings.remarks(found, lambda: installed_plugins(self.environment)))
         return found
 
@@ -187,11 +188,14 @@ class App:
 
     # -- the state folder
 
-    def prepare_state(self) -> None:
+    def prepare_state(self, *, mending: bool = False) -> None:
         """Make the state folder and its parts.
 
-        Raises RepositoryUnsupported, NetworkFileSystem, NotPermitted or StateUnsafe.
+        Raises RepositoryUnsupported, NetworkFileSystem, NotPermitted or StateUnsafe, and, unless
+        it is for `mending`, InvalidSetting for a settings file that cannot be read.
         """
+        if not mending:
+            self.settings.require_whole()
         if not self.repository.has_ref_files:
             raise RepositoryUnsupported(
                 "its refs are kept in a reftable", hint="git refs migrate --ref-format=files keeps them in files"

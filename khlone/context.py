@@ -36,7 +36,7 @@ class Context:
             from khlone.operations import rebuild
 
             if rebuild.is_needed(app):
-                app.prepare_state()
+                app.prepare_state(mending=True)
                 self.output.tell("the registry was missing and is rebuilt")
                 for note in rebuild.rebuild(app):
                     self.output.tell(f"  {note}")

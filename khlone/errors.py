@@ -9,6 +9,7 @@ Library exceptions never leave their adapter: they are turned into one of these 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -879,3 +880,18 @@ class InvalidSetting(KhloneError):
         where = "" if origin is None else f" in {origin}"
         hint = f"`git khlone config get {key}` says where it is set" if key.startswith("khlone.") else "correct it"
         super().__init__(f"setting {key} = {value!r}{where}: {why}", hint=hint, key=key, why=why, origin=origin)
+
+    @classmethod
+    def of_file(cls, path: Path, error: ValueError) -> InvalidSetting:
+        """What a parser of TOML, or a decoder, says of a settings file, with the line where it can be told."""
+        why, line = str(error), None
+        if isinstance(error, UnicodeDecodeError):
+            why, line = "it is not UTF-8", error.object[: error.start].count(b"\n") + 1
+        elif (found := re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", why, re.DOTALL)) is not None:
+            why, line = found[1], int(found[2])
+        place = str(path) if line is None else f"{path}:{line}"
+        told = cls(str(path), "", why)
+        told.message = f"{place}: {why[:1].lower()}{why[1:]}"
+        told.hint = "correct that line, or move the file away: it is written in TOML"
+        told.facts = {"path": str(path), "line": line, "why": why}
+        return told

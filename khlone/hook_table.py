@@ -53,7 +53,7 @@ def parse(content: bytes, source: Path) -> dict[str, Steps]:
     try:
         table = tomllib.loads(content.decode()).get("hooks", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSetting(str(source), "", str(error)) from error
+        raise InvalidSetting.of_file(source, error) from error
     reader = _Reader(source)
     if not isinstance(table, dict):
         raise reader.wrong("hooks", table, "it must be a table")

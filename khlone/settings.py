@@ -12,14 +12,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from khlone import git_config, process, setting_table
-from khlone.errors import InvalidSetting
+from khlone.errors import InvalidSetting, KhloneError, StateUnsafe
 from khlone.files import read_regular
 from khlone.setting_table import Setting, Source
 from khlone.values import dataclass, field
 
 PROJECT_FILE = ".khlone.toml"
+#: Of the user's value and of that of a repository's own file the one that is chosen counts: anyone may have
+#: committed the latter, and it must not loosen what the user demands. It may demand more.
+_STRICTER: Mapping[str, Callable[[Any], object]] = {
+    "gate.required": max,
+    "durable": max,
+    "limits.sessions": min,
+    "limits.memory": min,
+    "trash.age": max,
+    "trash.size": max,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +61,21 @@ class Origin:
 class Settings:
     """The settings in force; `values` holds every `khlone.*` key, lower case, without that prefix.
 
-    `origins` says where each comes from; `left_out` are keys that stand where they are not taken from.
+    `origins` says where each comes from; `left_out` are keys that stand where they are not taken from,
+    `broken` says why a file could not be read, of which nothing counts then.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     left_out: Sequence[tuple[str, Origin]] = ()
+    broken: Sequence[KhloneError] = ()
     gpg_sign: bool = False
     has_checkout_workers: bool = False
+
+    def require_whole(self) -> None:
+        """Raise what keeps a file from being read: for whatever must not go by half of the settings."""
+        for error in self.broken:
+            raise error
 
     @property
     def agent(self) -> str:
@@ -167,7 +185,7 @@ def load(
     worktree: Path | None,
     environment: Mapping[str, str],
 ) -> Settings:
-    """Read every source, without a repository those of the user; raises InvalidSetting for a file that cannot be."""
+    """Read every source, without a repository those of the user; raises InvalidSetting for what git cannot read."""
     reader = _Reader()
     user = user_file(environment)
     if user is not None:
@@ -194,6 +212,7 @@ class _Reader:
         self._values: dict[str, str] = {}
         self._origins: dict[str, Origin] = {}
         self._left_out: list[tuple[str, Origin]] = []
+        self._broken: list[KhloneError] = []
         self._gpg_sign = self._has_workers = False
 
     def settings(self) -> Settings:
@@ -202,6 +221,7 @@ class _Reader:
             values=self._values,
             origins=self._origins,
             left_out=self._left_out,
+            broken=self._broken,
             gpg_sign=self._gpg_sign,
             has_checkout_workers=self._has_workers,
         )
@@ -209,7 +229,12 @@ class _Reader:
     def take_file(self, path: Path, source: Source) -> None:
         """A TOML file, when it is there; its table `hooks` is read elsewhere."""
         origin = Origin(source=source, file=path)
-        for key, value in _toml(path):
+        try:
+            pairs = _toml(path)
+        except (InvalidSetting, StateUnsafe) as error:
+            self._broken.append(error)
+            return
+        for key, value in pairs:
             if not key.startswith("hooks."):
                 self._take(key, value, origin)
 
@@ -237,8 +262,21 @@ class _Reader:
         if from_file and origin.source not in taken_from:
             self._left_out.append((key, origin))
             return
+        if origin.source is Source.PROJECT and setting is not None and self._is_looser(setting, key, value):
+            return
         self._values[key] = value
         self._origins[key] = origin
+
+    def _is_looser(self, setting: Setting, key: str, value: str) -> bool:
+        """Whether a repository's own file asks for less than the user has demanded for all repositories."""
+        stricter, demanded = _STRICTER.get(key), self._values.get(key)
+        if stricter is None or demanded is None:
+            return False
+        try:
+            asked, kept = (setting_table.parse(setting, key, text) for text in (value, demanded))
+        except InvalidSetting:  # told where the value is used
+            return False
+        return asked != kept and stricter([asked, kept]) == kept
 
 
 def remarks(found: Settings, plugins: Callable[[], Iterable[str]]) -> list[str]:
@@ -329,4 +367,4 @@ def _toml(path: Path) -> list[tuple[str, str]]:
     try:
         return setting_files.flatten(tomllib.loads(content.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSetting(str(path), "", str(error)) from error
+        raise InvalidSetting.of_file(path, error) from error

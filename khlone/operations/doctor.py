@@ -32,7 +32,7 @@ def diagnose(app: App, *, fix: bool = False, host_gone: str | None = None) -> li
     if not app.state_dir.exists() and not fix:
         return [*_foreign_entries(app, fix=False), *_git_works(app)]
     if fix:
-        app.prepare_state()
+        app.prepare_state(mending=True)
     findings = list(_registry(app, fix=fix))
     if any(not finding.fixed and finding.severity is Severity.ERROR for finding in findings):
         return [*findings, *_foreign_entries(app, fix=fix), *_git_works(app)]

@@ -48,6 +48,7 @@ def execute(app: App, name: str | None, command: Sequence[str], *, capture: bool
     Raises NoSuchClone, CloneNotReady, CommandNotFound, Refusal or UsageError.
     """
     _require_command(command)
+    app.settings.require_whole()
     prepared = _prepare(app, app.require_clone(name), command)
     if not capture:
         return _foreground(app, prepared)
@@ -73,6 +74,7 @@ def execute_all(
     result; so have those that were not begun after a failure, with `fail_fast`.
     """
     _require_command(command)
+    app.settings.require_whole()
     clones = app.registry.clones() if app.has_registry else []
     return _Everywhere(app, clones, command, fail_fast=fail_fast, ended=ended).run(jobs or os.cpu_count() or 1)
 

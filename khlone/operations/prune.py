@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from khlone.app import App
-from khlone.errors import CloneLocked, KhloneError, SessionLive, Untouched
+from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive, Untouched, UsageError
 from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
 from khlone.operations import create, purge, recovery, remove, sweep, undo
 from khlone.registry import TrashRecord
@@ -36,7 +36,10 @@ class PruneRequest:
 
 
 def prune(app: App, request: PruneRequest) -> PruneResult:
-    """Remove every clone that is done with, or purge the trash; raises InvalidSetting for a bad age or size."""
+    """Remove every clone that is done with, or purge the trash.
+
+    Raises UsageError or InvalidSetting for a bad age or size.
+    """
     limits = _limits(app, request) if request.trash else None
     if not app.has_registry:
         return PruneResult(removed=(), kept=(), purged=())
@@ -93,9 +96,17 @@ def _is_called_from(app: App, clone: CloneRecord) -> bool:
 
 def _limits(app: App, request: PruneRequest) -> tuple[float, int | None]:
     """The age in seconds and the size in bytes beyond which trash goes."""
-    age_s = app.settings.trash_age_s if request.age is None else as_seconds("--age", request.age)
-    size = app.settings.trash_size if request.size is None else as_bytes("--size", request.size)
-    return age_s, size
+    try:
+        age_s = None if request.age is None else as_seconds("--age", request.age)
+        size = None if request.size is None else as_bytes("--size", request.size)
+    except InvalidSetting as error:
+        option, given = ("--age", request.age) if error.facts["key"] == "--age" else ("--size", request.size)
+        hint = "such as --age 12h or 30d, --size 500M or 10G"
+        raise UsageError(f"{option} {given!r}: {error.facts['why']}", hint=hint) from error
+    return (
+        app.settings.trash_age_s if age_s is None else age_s,
+        app.settings.trash_size if request.size is None else size,
+    )
 
 
 def _prune_trash(app: App, age_s: float, size: int | None, request: PruneRequest) -> tuple[list[Kept], list[str]]:

@@ -223,7 +223,6 @@ def history(khlone: Khlone, project: Path) -> Path:
         ((), ["remove b", "create b", "create a"]),
         (("a",), ["create a"]),
         (("b",), ["remove b", "create b"]),
-        (("never",), []),
         (("-n", "1"), ["remove b"]),
         (("-n", "2"), ["remove b", "create b"]),
         (("-n", "99"), ["remove b", "create b", "create a"]),
