@@ -151,6 +151,50 @@ def _callers() -> set[int]:
     return set()
 
 
+def ancestors() -> list[int]:
+    """The pids of the processes that started this one, the nearest first; without psutil where /proc shows them."""
+    found: list[int] = []
+    pid = os.getppid()
+    while pid > 0 and pid not in found:
+        found.append(pid)
+        if _proc_is_anothers():
+            return found
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as stream:
+                pid = int(stream.read().rpartition(b")")[2].split()[1])
+        except (OSError, IndexError, ValueError):
+            return found if os.path.exists("/proc/self/stat") else _ancestors_elsewhere()
+    return found
+
+
+def _ancestors_elsewhere() -> list[int]:
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        return [parent.pid for parent in psutil.Process().parents()]
+    return []
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment that a process was started with; empty where that cannot be told."""
+    if _proc_is_anothers():
+        return {}
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            pairs = (item.partition(b"=") for item in stream.read().split(b"\0") if item)
+            return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+    except FileNotFoundError:
+        if os.path.exists("/proc/self/stat"):
+            return {}
+    except OSError:
+        return {}
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        return dict(psutil.Process(pid).environ())
+    return {}
+
+
 def processes_inside(folder: Path) -> list[FoundProcess]:
     """Every process whose working folder lies in `folder`, khlone itself and its ancestors aside."""
     import psutil

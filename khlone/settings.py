@@ -10,7 +10,7 @@ files are plain, git is not asked.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +342,27 @@ def _git_config(git_dir: Path | None, cwd: Path, environment: Mapping[str, str])
             origin = Origin(source=Source.GIT, file=cwd / path)
         pairs.append((key, value if equals else "true", origin))
     return pairs
+
+
+def allowed_in_sessions(environment: Mapping[str, str], known: Collection[str]) -> frozenset[str]:
+    """What the user lets sessions do, by `khlone.session.allow` of their own git configuration, else of their file.
+
+    What a repository holds, which a session can write, has no say. Raises InvalidSetting
+    for a word that is not `known`.
+    """
+    # Only the places of the account's files: anything else of git's could name another value.
+    places = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL", "PATH")
+    kept = {name: environment[name] for name in places if name in environment}
+    asked = [process.git_executable(), "config", "--global", "--includes", "--get", "khlone.session.allow"]
+    done = process.run(asked, cwd=Path("/"), environment=kept, timeout_s=30.0)
+    value = done.text
+    if done.status != 0:
+        own = user_file(environment)
+        value = "" if own is None else dict(_toml(own)).get("session.allow", "")
+    words = frozenset(value.replace(",", " ").split())
+    if unknown := sorted(words.difference(known)):
+        raise InvalidSetting("khlone.session.allow", unknown[0], f"it must be some of {', '.join(known)}")
+    return words
 
 
 def user_file(environment: Mapping[str, str]) -> Path | None:

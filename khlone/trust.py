@@ -97,10 +97,13 @@ def key_of(repository: Identity, subject: Subject) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def require_person(environment: Mapping[str, str]) -> None:
-    """Raise NotPermitted inside a session or a hook, where a program would approve what it brought along."""
+def require_person(environment: Mapping[str, str], *, in_session: bool = False) -> None:
+    """Raise NotPermitted inside a session or a hook, where a program would approve what it brought along.
+
+    With `in_session` the user lets sessions do it.
+    """
     inside = next((name for name in INSIDE_VARIABLES if environment.get(name)), None)
-    if inside is not None:
+    if inside is not None and not (in_session and inside == "KHLONE_SESSION" and not environment.get("KHLONE_HOOK")):
         what = "a session" if inside == "KHLONE_SESSION" else "a hook"
         raise NotPermitted(
             f"nothing can be approved inside {what}", hint="the user does it, in a terminal of their own", inside=inside
@@ -142,9 +145,16 @@ class Approvals:
             raise StateUnsafe(self._path, "it is damaged, so nothing is approved") from error
         return {one.key: one for one in listed}
 
-    def approve(self, repository: Identity, subjects: Sequence[Subject], environment: Mapping[str, str]) -> None:
+    def approve(
+        self,
+        repository: Identity,
+        subjects: Sequence[Subject],
+        environment: Mapping[str, str],
+        *,
+        in_session: bool = False,
+    ) -> None:
         """Note that the user approved these; raises NotPermitted inside a session, StateUnsafe or Locked."""
-        require_person(environment)
+        require_person(environment, in_session=in_session)
         if not repository.id:
             raise ValueError("a repository without an identity")
         now = utc_now()

@@ -109,6 +109,10 @@ def verb(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], cl
         def call(ctx: click.Context, /, **arguments: Any) -> int | None:
             signals.interrupt()
             _refuse_empty(ctx, arguments)
+            if arguments.get("force") and not arguments.get("dry_run"):
+                from khlone.operations import permission
+
+                permission.require(_context(ctx).plain_app(), "force")
             code = function(_context(ctx), **arguments)
             _context(ctx).tell_way_out()
             return code

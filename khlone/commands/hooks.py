@@ -22,13 +22,15 @@ def command(context: Context, *, action: str, everywhere: bool, clones: bool, dr
     them from being deleted. Hooks that are there already stay in force. Without --all or
     --clones the setting khlone.hooks says which.
     """
-    from khlone.operations import githooks, hook_places
+    from khlone.operations import githooks, hook_places, permission
 
     if everywhere and clones:
         raise UsageError("--all and --clones exclude each other")
     if action != "install" and (everywhere or clones):
         raise UsageError(f"{action} takes neither --all nor --clones")
     app = context.plain_app()
+    if action != "status" and not dry_run:
+        permission.require(app, "hooks")
     if action == "install":
         scope = Scope.ALL if everywhere else Scope.CLONES if clones else _by_setting(app.settings.hooks)
         report = githooks.install(app, scope, dry_run=dry_run)

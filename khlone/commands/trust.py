@@ -33,7 +33,7 @@ def command(context: Context, *, yes: bool, listed: bool, check: bool, at: str |
         raise UsageError("--yes, --list and --check exclude each other")
     app = context.app()
     if not (listed or check):
-        approvals.require_person(app.environment)
+        trust.require_user(app)
     shown = trust.review(app, at=at)
     if listed:
         _list(context, shown)

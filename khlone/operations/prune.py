@@ -15,7 +15,7 @@ from pathlib import Path
 from khlone.app import App
 from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive, Untouched, UsageError
 from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
-from khlone.operations import create, purge, recovery, remove, sweep, undo
+from khlone.operations import create, permission, purge, recovery, remove, sweep, undo
 from khlone.registry import TrashRecord
 from khlone.setting_table import as_bytes, as_seconds
 from khlone.values import dataclass
@@ -38,9 +38,11 @@ class PruneRequest:
 def prune(app: App, request: PruneRequest) -> PruneResult:
     """Remove every clone that is done with, or purge the trash.
 
-    Raises UsageError or InvalidSetting for a bad age or size.
+    Raises UsageError or InvalidSetting for a bad age or size, NotPermitted inside a session.
     """
     limits = _limits(app, request) if request.trash else None
+    if not request.dry_run:
+        permission.require(app, "prune")
     if not app.has_registry:
         return PruneResult(removed=(), kept=(), purged=())
     app.prepare_state()

@@ -38,7 +38,19 @@ from khlone.model import (
     RemoveResult,
     utc_now,
 )
-from khlone.operations import astray, changes, copied, integration, journal, names, recovery, snapshot, submodules, undo
+from khlone.operations import (
+    astray,
+    changes,
+    copied,
+    integration,
+    journal,
+    names,
+    permission,
+    recovery,
+    snapshot,
+    submodules,
+    undo,
+)
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
 
@@ -57,8 +69,10 @@ def remove(app: App, wanted: Sequence[str | None], *, force: bool = False, dry_r
         recovery.recover(app)
     removed: list[Removed] = []
     kept: list[Kept] = []
+    inside = None if dry_run else permission.find(app)
     for clone in clones:
         try:
+            permission.require_own(inside, clone)
             removed.append(remove_one(app, clone, force=force, dry_run=dry_run))
         except KhloneError as error:
             kept.append(

@@ -17,7 +17,7 @@ from khlone.app import App
 from khlone.errors import KhloneError, NoSuchOperation, NotUndoable, TargetMoved
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Strategy, utc_now
-from khlone.operations import journal, landing, moving, recovery, remove, rename, restore, snapshot, sync
+from khlone.operations import journal, landing, moving, permission, recovery, remove, rename, restore, snapshot, sync
 from khlone.operations.moving import Move
 from khlone.registry import Operation
 from khlone.values import dataclass
@@ -193,6 +193,8 @@ def _require_clone(app: App, operation: Operation) -> CloneRecord:
 
 def _undo_create(app: App, operation: Operation, dry_run: bool) -> Undone:
     clone = _require_clone(app, operation)
+    if not dry_run:
+        permission.require_own(permission.find(app), clone)
     removed = remove.remove_one(app, clone, force=False, dry_run=dry_run, undoes=operation.id)
     return Undone(id=operation.id, kind=operation.kind, clone=clone.name, by=None if dry_run else removed.trash)
 
@@ -214,6 +216,8 @@ def _undo_restore(app: App, operation: Operation, dry_run: bool) -> Undone:
         raise NotUndoable(
             operation.id, _shown(operation), "its files have changed since", f"git khlone remove {clone.name}"
         )
+    if not dry_run:
+        permission.require_own(permission.find(app), clone)
     removed = remove.remove_one(app, clone, force=True, stop=False, dry_run=dry_run, undoes=operation.id)
     return Undone(id=operation.id, kind=operation.kind, clone=clone.name, by=None if dry_run else removed.trash)
 

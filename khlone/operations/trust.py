@@ -16,6 +16,7 @@ from khlone import hook_files, trust
 from khlone.app import App
 from khlone.errors import UsageError
 from khlone.named_files import MOST_SCRIPT_BYTES, Found, NamedFile, Tree, Worktree
+from khlone.operations import permission
 from khlone.project_hooks import Hooks
 from khlone.trust import Approval, Approvals, Subject
 from khlone.values import dataclass
@@ -82,11 +83,11 @@ def review(app: App, *, at: str | None = None) -> Review:
 
 def approve(app: App, shown: Review) -> Review:
     """Approve all that was shown, as it was shown; raises NotPermitted inside a session or a hook."""
-    trust.require_person(app.environment)
+    in_session = require_user(app)
     app.prepare_state()
     approvals = Approvals.of_user(app.environment)
     repository = trust.identity(app.location)
-    approvals.approve(repository, [_subject(one) for one in shown.commands], app.environment)
+    approvals.approve(repository, [_subject(one) for one in shown.commands], app.environment, in_session=in_session)
     known = approvals.load().values()
     return Review(
         repository=shown.repository,
@@ -96,8 +97,19 @@ def approve(app: App, shown: Review) -> Review:
     )
 
 
+def require_user(app: App) -> bool:
+    """Raise NotPermitted in a hook, and in a session whose user does not let it approve; says whether it is one."""
+    trust.require_person(app.environment, in_session=True)
+    permission.require(app, "trust")
+    return permission.find(app) is not None
+
+
 def withdraw(app: App, *, everywhere: bool = False) -> list[Approval]:
-    """Forget what was approved in this repository, or in all of them; returns it."""
+    """Forget what was approved in this repository, or in all of them; returns it.
+
+    Raises NotPermitted inside a session whose user does not let it.
+    """
+    permission.require(app, "trust")
     return Approvals.of_user(app.environment).withdraw(None if everywhere else trust.identity(app.location))
 
 
