@@ -99,6 +99,15 @@ POINTS: tuple[str, ...] = (
     "undo.moved",
     "undo.undone",
     "undo.finished",
+    "uninstall.hooks",
+    "uninstall.clones",
+    "uninstall.refs",
+    "uninstall.trash",
+    "uninstall.shell",
+    "uninstall.private",
+    "uninstall.state",
+    "uninstall.account",
+    "uninstall.finished",
 )
 
 _known = frozenset(POINTS)

@@ -45,6 +45,8 @@ VERBS = {
     "config": "Show every setting and where it comes from, or change one.",
     "completion": "Print what a shell needs to complete the words of khlone.",
     "setup": "Put completion, the cd wrapper and the man page where they work.",
+    "uninstall": "Take away what khlone has put in the repository and in the account.",
+    "help": "Show the help of a verb, or how agents work with khlone.",
 }
 
 

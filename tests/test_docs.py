@@ -30,7 +30,7 @@ MAN = ROOT / "docs" / "git-khlone.1"
 #: Words that stand where a verb would: what the reader has to fill in.
 PLACEHOLDERS = {"VERB"}
 #: Pages that other programs read in the user's repositories.
-OF_AGENTS = {"AGENTS.md", "CLAUDE.md", "GEMINI.md"}
+OF_AGENTS = {"SKILL.md", "AGENTS.md", "CLAUDE.md", "GEMINI.md"}
 #: Where a function that a page names may live.
 HOMES = ("khlone.operations", "khlone")
 

@@ -93,6 +93,8 @@ def making_and_asking(ask: Ask, project: Path) -> None:
     assert ask("path", "one", cwd=project)["path"] == str(path)
     assert ask("cd", "one", cwd=project)["path"] == str(path)
     assert ask("completion", "fish", cwd=project)["script"]
+    assert ask("help", cwd=project)["command"] == "git khlone"
+    assert ask("help", "agents", "--skill", cwd=project)["text"].startswith("---\nname: khlone\n")
     assert ask("setup", "--shell", "zsh", "--dry-run", cwd=project)["done"] is False
     assert ask("env", "one", cwd=project)["environment"]["KHLONE_NAME"] == "one"
 
@@ -414,10 +416,14 @@ def hooks(ask: Ask, project: Path) -> None:
     assert (ended["good"]["exit"], ended["good"]["output"]) == (0, "said\n")
     assert ended["bad"]["exit"] is not None or ended["bad"]["signal"] is not None
     assert len(ask("untrust", cwd=project)["removed"]) == 2
+    ask("trust", "--yes", cwd=project)
+    would = ask("uninstall", "--all", "--dry-run", cwd=project)
+    assert {"approval", "record", "registry"} <= {one["kind"] for one in would["removed"]}
+    assert ask("uninstall", cwd=project)["kept"][0]["kind"] == "registry"
 
 
 SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
-    making_and_asking: {"cd", "completion", "setup", "new", "list", "show", "path", "env"},
+    making_and_asking: {"cd", "completion", "help", "setup", "new", "list", "show", "path", "env"},
     help_and_version: {"help", "version"},
     running: {"new", "exec"},
     every_state_of_a_clone: {"new", "list", "show"},
@@ -427,7 +433,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     looking_back: {"new", "diff", "merge", "prune", "log"},
     mending: {"new", "doctor"},
-    hooks: {"new", "path", "trust", "untrust", "hook"},
+    hooks: {"new", "path", "trust", "untrust", "hook", "uninstall"},
     showing_agents: {"agents"},
     showing_plugins: {"plugins"},
     settings: {"config"},

@@ -28,6 +28,8 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "list": (("list",), {"sqlite3"}),
     "show": (("show", "one"), {"sqlite3"}),
     "cd": (("cd", "one"), {"sqlite3"}),
+    "help": (("help", "agents"), CLICK),
+    "uninstall": (("uninstall", "--all", "--dry-run"), {"sqlite3", *CLICK}),
     # These two look at the module of every verb.
     "completion": (("completion", "fish"), {"sqlite3", *CLICK}),
     "setup": (("setup", "--shell", "bash", "--dry-run"), {"sqlite3", *CLICK}),

@@ -95,6 +95,14 @@ def test_the_man_page_goes_where_man_looks(wheel: Path) -> None:
     assert ".TH GIT-KHLONE 1" in page
 
 
+def test_the_guide_for_agents_and_the_skill_are_in_it(wheel: Path, tmp_path: Path) -> None:
+    run = "from khlone.cli import run; raise SystemExit(run(['help', 'agents', *{}]))"
+
+    assert read(wheel, "khlone/skills/khlone/SKILL.md").startswith("---\nname: khlone\ndescription: ")
+    assert unpacked(wheel, tmp_path / "guide", run.format([])) == (ROOT / "docs/agents.md").read_text(encoding="utf-8")
+    assert unpacked(wheel, tmp_path / "skill", run.format(["--skill"])) == read(wheel, "khlone/skills/khlone/SKILL.md")
+
+
 def test_its_entry_points_are_the_commands_and_the_plugins(wheel: Path) -> None:
     found = configparser.ConfigParser()
     found.read_string(read(wheel, ".dist-info/entry_points.txt"))

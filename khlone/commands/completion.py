@@ -10,6 +10,7 @@ import click
 
 from khlone.commands import Context, verb
 from khlone.commands.config import ACTIONS
+from khlone.commands.help import TOPICS
 from khlone.setting_table import SETTINGS
 
 SHELLS = ("bash", "zsh", "fish")
@@ -77,9 +78,8 @@ def _verb(ctx: click.Context, group: click.Group, name: str) -> _Verb:
     found = group.get_command(ctx, name)
     assert found is not None
     inner = click.Context(found, info_name=name, parent=ctx)
-    return _Verb(
-        name=name, help=found.get_short_help_str(80), options=_options(found, inner), names=_TAKES.get(name, "")
-    )
+    names = " ".join((*group.list_commands(ctx), *TOPICS)) if name == "help" else _TAKES.get(name, "")
+    return _Verb(name=name, help=found.get_short_help_str(80), options=_options(found, inner), names=names)
 
 
 def _options(command: click.Command, ctx: click.Context) -> tuple[tuple[tuple[str, ...], str], ...]:

@@ -28,6 +28,7 @@ VERBS = {
     "force-own": ["remove", "--force", "one"],
     "force-sync": ["sync", "--force", "two"],
     "undo": ["undo"],
+    "uninstall": ["uninstall"],
 }
 
 Inside = Callable[..., Done]
