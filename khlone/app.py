@@ -45,6 +45,10 @@ def _silent(_: str) -> None:
     return
 
 
+def _unseen(_done: int, _total: int, _what: str) -> None:
+    return
+
+
 class App:
     """One repository, its registry, locks, plugins and settings; the first argument of every operation."""
 
@@ -60,6 +64,8 @@ class App:
         self.location = location
         self.environment = environment
         self.told = told
+        #: Called before each part of an operation of several: how many are done, how many there are, what is next.
+        self.progress: Callable[[int, int, str], None] = _unseen
         self.state_dir = location.common_dir / "khlone"
         self._plugins = plugins
         self._selection = selection

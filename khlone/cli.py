@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from khlone.output import Output
 
 #: Options of the whole command that take a value.
-_VALUED = ("-C",)
+_VALUED = ("-C", "--color")
 
 
 def split_command(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
@@ -80,6 +80,7 @@ def run(argv: Sequence[str]) -> int:
         try:
             return _call(context, words)
         finally:
+            output.finish()
             signals.end_silently()
     except BaseException as error:  # noqa: BLE001 - the one place where whatever ends a command is told
         return _told(output, context, error)

@@ -51,6 +51,7 @@ class Context:
         self.output.keep_stdout()
         chosen = self._selection() if self.without_plugins else None
         self._opened = App.open(self.directory, environment=self.environment, told=self.output.tell, selection=chosen)
+        self._opened.progress = self.output.progress
         return self._opened
 
     def tell_way_out(self) -> None:

@@ -14,10 +14,24 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from khlone.errors import Interrupted, KhloneError, OutputFailed
 from khlone.values import field_names
+
+if TYPE_CHECKING:
+    from khlone.live import Bar
+
+COLOURS = ("auto", "always", "never")
+_HEAD = "1"
+#: Green for what is well, yellow for what is under way, red for what is wrong, dim for what says nothing.
+_STYLES = {
+    **dict.fromkeys(("ready", "adopted", "done", "yes"), "32"),
+    "merged": "36",
+    **dict.fromkeys(("creating", "merging", "removing", "purging", "open", "recovered"), "33"),
+    **dict.fromkeys(("broken", "failed", "stuck", "rolled-back"), "31"),
+    **dict.fromkeys(("-", "0", "clean", "no", "default"), "2"),
+}
 
 
 class Output:
@@ -30,12 +44,37 @@ class Output:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        #: `always`, `never`, or `auto`: on a terminal that knows colours, unless NO_COLOR says otherwise.
+        self.colour = "auto"
         self._answers: TextIO = sys.stdout
         self._is_lost = False
+        self._bar: Bar | None = None
 
     def keep_stdout(self) -> None:
         """From here on stdout is for answers alone: whatever else prints (a plugin) goes to stderr."""
         sys.stdout = sys.stderr
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Show how far something of several parts is, on a terminal alone, until something else is written."""
+        if self.quiet or self.as_json or total < 2 or not _is_terminal(sys.stderr):
+            return
+        if self._bar is None:
+            from khlone.live import Bar
+
+            self._bar = Bar(sys.stderr, colour=self._paints(sys.stderr))
+        with contextlib.suppress(OSError):
+            self._bar.show(done, total, visible(what))
+
+    def finish(self) -> None:
+        """Leave the terminal as it was found."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.hide()
+
+    def _paints(self, stream: TextIO) -> bool:
+        if self.colour != "auto":
+            return self.colour == "always"
+        return not os.environ.get("NO_COLOR") and _is_terminal(stream)
 
     def document(self, verb: str, content: Mapping[str, object], *, owner: str = "khlone") -> None:
         """Print the one JSON document of a verb, khlone's own or that of the plugin `owner`."""
@@ -54,12 +93,12 @@ class Output:
     def tell(self, text: str) -> None:
         """Print a line of the story; nothing under `--quiet`."""
         if not self.quiet:
-            _tell(f"khlone: {visible(text, lines=True)}\n")
+            self._tell(f"khlone: {visible(text, lines=True)}\n")
 
     def raw_story(self, text: str) -> None:
         """Print what another program said on its stderr; nothing under `--quiet`."""
         if text and not self.quiet:
-            _tell(text if text.endswith("\n") else text + "\n")
+            self._tell(text if text.endswith("\n") else text + "\n")
 
     def error(self, error: KhloneError) -> None:
         """Print a refusal or failure with its hint, as the document under `--json`."""
@@ -69,19 +108,27 @@ class Output:
                 {"code": error.code, "message": error.message, "hint": error.hint, "facts": error.facts},
             )
         else:
-            _tell(f"khlone: {visible(error.message)}\n")
+            self._tell(f"khlone: {visible(error.message)}\n")
             if error.hint:
-                _tell(f"hint: {visible(error.hint)}\n")
+                self._tell(f"hint: {visible(error.hint)}\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows below column heads, each column as wide as it must be."""
+        """Print rows below column heads, each column as wide as it must be; on a terminal states have colours."""
         if self.as_json:
             return
+        paint = _painted if self._paints(self._answers) else _unpainted
         widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
         for row in (columns, *rows):
-            self._write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+            cells = zip(row, widths, strict=True)
+            line = "".join(paint(cell, is_head=row is columns) + " " * (width - len(cell) + 2) for cell, width in cells)
+            self._write(line.rstrip() + "\n")
+
+    def _tell(self, text: str) -> None:
+        self.finish()
+        _tell(text)
 
     def _write(self, content: str | bytes) -> None:
+        self.finish()
         try:
             _write(self._answers, content)
         except BrokenPipeError:
@@ -121,6 +168,22 @@ def _drop(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _unpainted(cell: str, *, is_head: bool) -> str:
+    del is_head
+    return cell
+
+
+def _painted(cell: str, *, is_head: bool) -> str:
+    """A cell with the colour of what it says; the words say it too."""
+    is_changed = cell.startswith("modified") or cell.endswith(" untracked")
+    style = _HEAD if is_head else _STYLES.get(cell, "33" if is_changed else "")
+    return f"\x1b[{style}m{cell}\x1b[0m" if style and cell else cell
 
 
 def plain(value: object) -> object:

@@ -15,7 +15,7 @@ from pathlib import Path
 from khlone.context import Context
 from khlone.errors import UsageError
 from khlone.model import Clone
-from khlone.output import plain, visible
+from khlone.output import COLOURS, plain, visible
 from khlone.values import field_names
 
 Call = Callable[[Context], None]
@@ -28,6 +28,7 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
     verb: str | None = None
     name: str | None = None
     as_json = quiet = False
+    colour: str | None = None
     directory: Path | None = None
     status = True
     at = iter(words)
@@ -38,6 +39,10 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
             quiet = True
         elif word == "--no-plugins":
             continue
+        elif word == "--color" or word.startswith("--color="):
+            colour = next(at, "") if word == "--color" else word.partition("=")[2]
+            if colour not in COLOURS:
+                return None
         elif word == "-C":
             value = next(at, None)
             if value is None:
@@ -60,6 +65,7 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
     context.directory = directory
     context.output.as_json |= as_json
     context.output.quiet |= quiet
+    context.output.colour = colour or context.output.colour
     if verb == "list":
         return lambda context: show_all(context, status=status)
     if verb == "_names":

@@ -26,12 +26,13 @@ IMPORTERS = {
     "git": {"khlone/repository.py"},
     "filelock": {"khlone/locks.py"},
     "psutil": {"khlone/sessions.py", "khlone/capacity.py"},
+    "rich": {"khlone/live.py"},
     "tomlkit": {"khlone/operations/setting_edits.py"},
     "subprocess": {"khlone/process.py"},
     "click": {"khlone/parser.py", "khlone/commands/"},
 }
 #: What costs too much to be loaded by `import khlone`.
-HEAVY = {"click", "git", "psutil", "filelock", "pluggy", "sqlite3", "tomlkit"}
+HEAVY = {"click", "git", "psutil", "filelock", "pluggy", "sqlite3", "tomlkit", "rich"}
 
 
 def parsed(name: str) -> ast.Module:

@@ -12,6 +12,7 @@ import click
 from khlone import __version__, signals
 from khlone.context import Context as Context
 from khlone.errors import UsageError
+from khlone.output import COLOURS
 
 #: Whole numbers beyond this are a slip of the hand.
 MOST = 2**31 - 1
@@ -69,6 +70,11 @@ version = click.option(
 )
 
 
+def _colour(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        _context(ctx).output.colour = value
+
+
 def common(function: _Function) -> _Function:
     """Add the options that every verb, and the command before the verb, takes."""
     for option in (
@@ -85,6 +91,14 @@ def common(function: _Function) -> _Function:
             "-C", "directory", metavar="DIR", expose_value=False, callback=_directory, help="Work as if in DIR."
         ),
         click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet, help="Tell less on stderr."),
+        click.option(
+            "--color",
+            type=click.Choice(COLOURS),
+            metavar="WHEN",
+            expose_value=False,
+            callback=_colour,
+            help="Colours: auto, always or never.",
+        ),
         # Seen by cli.run before anything is parsed: help may come before it.
         click.option("--no-plugins", is_flag=True, expose_value=False, help="Load no plugin."),
         click.option("--json", is_flag=True, expose_value=False, callback=_json, help="Answer as one JSON document."),

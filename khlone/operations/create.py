@@ -91,6 +91,7 @@ def create_many(app: App, request: NewRequest, count: int) -> tuple[list[Clone],
     failed: list[tuple[str, KhloneError]] = []
     for number in range(1, count + 1):
         one = values.replace(request, name=f"{request.name}-{number}")
+        app.progress(number - 1, count, f"making {one.name}")
         try:
             made.append(create(app, one))
         except KhloneError as error:

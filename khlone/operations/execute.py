@@ -104,6 +104,7 @@ class _Everywhere:
 
     def run(self, jobs: int) -> list[ExecResult]:
         """How it ended in each clone. An interruption ends the commands that run before it goes on."""
+        self._show("running")
         with signals.Noted() as noted:
             try:
                 for _ in range(min(jobs, len(self._clones))):
@@ -173,6 +174,11 @@ class _Everywhere:
             # Nobody reads on when it is given up.
             if not self._abandoned.is_set():
                 self._ended(result)
+                if len(self._results) < len(self._clones):
+                    self._show(f"{clone.name} has ended")
+
+    def _show(self, what: str) -> None:
+        self._app.progress(len(self._results), len(self._clones), what)
 
     def _prepare_or_tell(self, clone: CloneRecord) -> _Prepared | None:
         try:

@@ -80,7 +80,8 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
         recovery.recover(app)
     landed: list[_Landing] = []
     held: list[Held] = []
-    for clone in clones:
+    for number, clone in enumerate(clones):
+        app.progress(number, len(clones), f"merging {clone.name}")
         try:
             with files.explained(app.location.common_dir):
                 if request.dry_run:

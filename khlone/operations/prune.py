@@ -56,7 +56,9 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
         return PruneResult(removed=(), kept=kept, purged=purged)
     removed: list[Removed] = []
     left: list[Kept] = []
-    for clone in app.registry.clones():
+    clones = app.registry.clones()
+    for number, clone in enumerate(clones):
+        app.progress(number, len(clones), f"looking at {clone.name}")
         try:
             _require_done_with(app, clone)
             removed.append(remove.remove_one(app, clone, force=False, dry_run=request.dry_run))
@@ -119,7 +121,8 @@ def _prune_trash(app: App, age_s: float, size: int | None, request: PruneRequest
     going = _chosen(entries, age_s if by_age else None, size)
     kept: list[Kept] = []
     purged: list[str] = []
-    for entry in going:
+    for number, entry in enumerate(going):
+        app.progress(number, len(going), f"purging {entry.clone.name}")
         try:
             if request.dry_run:
                 purge.require_second_copy(app, entry)

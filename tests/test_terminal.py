@@ -1,0 +1,130 @@
+"""Colours and progress are for a terminal alone; a pipe gets the same bytes as ever."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pexpect  # type: ignore[import-untyped]
+import pytest
+
+from tests.commands.steps import new
+from tests.support import KHLONE, Commit, Khlone
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def on_terminal(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """All that a call writes to a real terminal."""
+    variables = {**os.environ, "TERM": "xterm-256color", **(env or {})}
+    child = pexpect.spawn(
+        str(KHLONE), list(words), cwd=str(cwd), env=variables, encoding="utf-8", timeout=120, dimensions=(50, 200)
+    )
+    child.expect(pexpect.EOF)
+    child.close()
+    return str(child.before).replace("\r\n", "\n")
+
+
+@pytest.fixture
+def project(khlone: Khlone, repository: Path) -> Path:
+    """A repository with a clone that is modified."""
+    (new(khlone, repository, "one") / "README.md").write_text("changed\n")
+    return repository
+
+
+@pytest.mark.parametrize("verb", ["list", "log", "plugins", "config"])
+def test_a_table_on_a_terminal_is_that_of_a_pipe_with_colours(khlone: Khlone, project: Path, verb: str) -> None:
+    piped = khlone(verb, cwd=project).out
+
+    shown = on_terminal(verb, cwd=project)
+
+    assert "\x1b" not in piped
+    assert "\x1b[1m" in shown
+    if verb != "plugins":  # Its times differ from call to call.
+        assert ESCAPE.sub("", shown) == piped
+
+
+def test_states_have_colours_and_the_words_stay(project: Path) -> None:
+    shown = on_terminal("list", cwd=project)
+
+    assert "\x1b[32mready\x1b[0m" in shown
+    assert "\x1b[33mmodified\x1b[0m" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "env"),
+    [
+        ((), {"NO_COLOR": "1"}),
+        ((), {"TERM": "dumb"}),
+        (("--color", "never"), {}),
+        (("--color=never",), {}),
+        (("--json",), {}),
+    ],
+)
+def test_there_are_no_colours_where_they_are_not_wanted(
+    project: Path, words: tuple[str, ...], env: Mapping[str, str]
+) -> None:
+    assert "\x1b" not in on_terminal("list", *words, cwd=project, env=env)
+
+
+@pytest.mark.parametrize(
+    "words", [("--color=always", "list"), ("list", "--color", "always"), ("log", "--color=always")]
+)
+def test_colours_are_there_where_they_are_demanded(khlone: Khlone, project: Path, words: tuple[str, ...]) -> None:
+    assert "\x1b[1m" in khlone(*words, cwd=project, env={"NO_COLOR": "1"}).out
+
+
+@pytest.mark.parametrize("verb", ["list", "log"])
+def test_a_colour_that_is_none_is_refused(khlone: Khlone, project: Path, verb: str) -> None:
+    assert khlone(verb, "--color", "blue", cwd=project).code == 2
+
+
+def test_long_operations_show_how_far_they_are(khlone: Khlone, repository: Path, commit: Commit) -> None:
+    made = on_terminal("new", "row", "-n", "3", cwd=repository)
+    for number in (1, 2, 3):
+        path = Path(khlone("path", f"row-{number}", cwd=repository).out.strip())
+        commit(path, {f"{number}.txt": "new\n"}, "work")
+    ran = on_terminal("exec", "--all", "-j", "1", "--", "true", cwd=repository)
+    merged = on_terminal("merge", "row-1", "row-2", "row-3", cwd=repository)
+    pruned = on_terminal("prune", cwd=repository)
+
+    for shown, what in (
+        (made, "making row-2"),
+        (ran, "row-1 has ended"),
+        (merged, "merging row-2"),
+        (pruned, "looking at row-2"),
+    ):
+        assert what in shown
+        assert re.search(r"1\S*/\S*3", ESCAPE.sub("", shown))
+        # What was drawn is taken away, and the cursor is there again.
+        assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
+    assert merged.count(" landed on ") == 3
+
+
+def test_there_is_no_progress_without_a_terminal_or_when_it_is_not_wanted(khlone: Khlone, repository: Path) -> None:
+    piped = khlone("new", "a", "-n", "2", cwd=repository)
+    quiet = on_terminal("--quiet", "new", "b", "-n", "2", cwd=repository)
+    alone = on_terminal("new", "c", cwd=repository)
+
+    assert "making" not in piped.err + piped.out + quiet + alone
+
+
+def test_an_interruption_leaves_the_cursor(repository: Path) -> None:
+    child = pexpect.spawn(
+        str(KHLONE),
+        ["new", "row", "-n", "200"],
+        cwd=str(repository),
+        env={**os.environ, "TERM": "xterm-256color"},
+        encoding="utf-8",
+        timeout=120,
+        dimensions=(50, 200),
+    )
+    child.expect("making row-2")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+
+    assert "interrupted by SIGINT" in str(child.before)
+    assert str(child.before).rpartition("\x1b[?25l")[2].count("\x1b[?25h") == 1
