@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import tomllib
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from khlone import setting_schema
-from khlone.setting_table import SETTINGS, Setting, Source
+from khlone.setting_table import SETTINGS, Setting, Source, find
 from tests.support import ROOT
 
 
@@ -96,3 +97,11 @@ def test_the_schema_has_exactly_what_may_stand_in_that_file(source: Source, sett
     found = leaves(json.loads(json.dumps(setting_schema.schema(source))))
 
     assert (setting.doc in found) == (source in setting.sources)
+
+
+def test_every_key_that_the_code_reads_is_in_the_table() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "khlone").rglob("*.py")]
+    read = {key for text in sources for key in re.findall(r"\bvalues\.get\(\s*\"([a-z.-]+)\"", text)}
+
+    assert "plugins" in read
+    assert {key for key in read if find(key) is None} == set()
