@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -120,6 +121,8 @@ def test_an_interruption_leaves_the_cursor(repository: Path) -> None:
         encoding="utf-8",
         timeout=120,
         dimensions=(50, 200),
+        # Whoever runs the tests in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     child.expect("making row-2")
     child.sendintr()
