@@ -15,13 +15,16 @@ from pathlib import Path
 from khlone import files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
-from khlone.model import CloneRecord, CloneState, Finding, Severity
+from khlone.locks import HeldLock
+from khlone.model import GONE_STATES, CloneRecord, CloneState, Finding, Severity
 from khlone.operations import githooks, inspect, journal, names, rebuild, recovery, repair, sweep, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
 
 _INITIALIZING_AFTER_S = 60.0
+#: States that an operation gives to a clone while it works on it.
+_MOVING = frozenset({CloneState.CREATING, CloneState.REMOVING, CloneState.MERGING})
 
 
 def diagnose(app: App, *, fix: bool = False, host_gone: str | None = None) -> list[Finding]:
@@ -145,10 +148,17 @@ def _known_admins(app: App) -> set[str] | None:
 
 def _foreign_entries(app: App, *, fix: bool) -> Iterator[Finding]:
     known = _known_admins(app)
-    for entry in worktrees.entries(app.location.common_dir):
-        may_be_ours = known is None and entry.marker is not None
-        if known is not None and entry.name in known:
+    strange = [
+        entry for entry in worktrees.entries(app.location.common_dir) if known is None or entry.name not in known
+    ]
+    if known is not None and strange:
+        # Those that came meanwhile are known by now: a clone has its row before its folder.
+        known = _known_admins(app)
+    for found in strange:
+        entry = worktrees.read_entry(found.path)
+        if entry is None or (known is not None and entry.name in known):
             continue
+        may_be_ours = known is None and entry.marker is not None
         if entry.problem is not None:
             fixed = fix and not may_be_ours and _quarantined(app, entry)
             yield Finding(
@@ -220,17 +230,32 @@ def _clones(app: App, *, fix: bool) -> Iterator[Finding]:
     if not app.has_registry:
         return
     for clone in app.registry.clones():
-        if clone.state in (CloneState.CREATING, CloneState.REMOVING, CloneState.MERGING):
-            continue
-        for finding in repair.examine(app, clone):
-            fixed = fix and _repaired(app, clone, finding)
-            yield values.replace(finding, fixed=fixed)
+        if clone.state not in _MOVING and any(True for _ in repair.examine(app, clone)):
+            yield from _clone(app, clone, fix=fix)
 
 
-def _repaired(app: App, clone: CloneRecord, finding: Finding) -> bool:
+def _clone(app: App, clone: CloneRecord, *, fix: bool) -> Iterator[Finding]:
+    """What is wrong with a clone that looked wrong, unless that is the work of another command at this moment."""
     try:
-        with journal.held(app, clone.id, clone.name) as lock:
-            return repair.mend(app, clone, finding.code, lock)
+        lock = app.locks.try_operation(clone.id)
+    except KhloneError:  # on a disk that is read only nobody works on it
+        yield from repair.examine(app, clone)
+        return
+    if lock is None:
+        return
+    try:
+        current = app.registry.clone_by_id(clone.id)
+        if current is None or current.state in _MOVING | GONE_STATES:
+            return
+        for finding in repair.examine(app, current):
+            yield values.replace(finding, fixed=fix and _repaired(app, current, finding, lock))
+    finally:
+        lock.release()
+
+
+def _repaired(app: App, clone: CloneRecord, finding: Finding, lock: HeldLock) -> bool:
+    try:
+        return repair.mend(app, clone, finding.code, lock)
     except (KhloneError, OSError) as error:
         app.told(f"warning: {clone.name} could not be mended: {error}")
         return False

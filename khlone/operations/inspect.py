@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from khlone import sessions, values, worktrees
 from khlone.app import App
-from khlone.errors import KhloneError
+from khlone.errors import KhloneError, NoSuchClone
 from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
 from khlone.operations import astray, changes, integration, journal, names, resources, undo
 from khlone.repository import is_oid
@@ -26,28 +26,60 @@ _USABLE = (CloneState.READY, CloneState.MERGED, CloneState.MERGING, CloneState.A
 def list_clones(app: App, *, status: bool = True) -> list[Clone]:
     """Every clone that is not in the trash, by name, with facts; without `status` no worktree is looked at."""
     records = app.registry.clones() if app.has_registry else []
-    return list(_settled(app, records, describe(app, records, status=status)))
+    return _settled(app, records, describe(app, records, status=status), status=status)
 
 
-def _settled(app: App, records: Sequence[CloneRecord], clones: Sequence[Clone]) -> Iterator[Clone]:
-    """What another command moved on while it was looked at is as that left it, and not broken."""
-    now: dict[str, CloneRecord] | None = None
-    for record, clone in zip(records, clones, strict=True):
-        if clone.state is not CloneState.BROKEN or record.state is CloneState.BROKEN:
-            yield clone
-            continue
-        now = {one.id: one for one in app.registry.clones()} if now is None else now
-        current = now.get(record.id)
-        if current is not None and current.epoch == record.epoch:
-            yield clone
-        elif current is not None:
-            yield values.replace(clone, state=current.state, reason=current.reason)
+def _settled(
+    app: App, records: Sequence[CloneRecord], clones: Sequence[Clone], *, status: bool = True, pss: bool = False
+) -> list[Clone]:
+    """What another command works on, or has moved on, while it was looked at is neither broken nor odd by that.
+
+    Those that look odd are looked at once more, all together, when nobody works on them.
+    """
+    odd = {clone.id for record, clone in zip(records, clones, strict=True) if _is_odd(record, clone)}
+    if not odd:
+        return list(clones)
+    now, moving = _now(app)
+    quiet = [record for clone_id, record in now.items() if clone_id in odd - moving]
+    again = {clone.id: clone for clone in describe(app, quiet, status=status, pss=pss)}
+    found = []
+    for clone in clones:
+        if clone.id not in odd:
+            found.append(clone)
+        elif clone.id in again:
+            found.append(again[clone.id])
+        elif clone.id in now:
+            found.append(_as_recorded(clone, now[clone.id]))
+    return found
+
+
+def _is_odd(record: CloneRecord, clone: Clone) -> bool:
+    return clone.reason != record.reason or (clone.state is CloneState.BROKEN and record.state is not clone.state)
+
+
+def _as_recorded(clone: Clone, record: CloneRecord) -> Clone:
+    return values.replace(
+        clone, name=record.name, branch=record.branch, path=record.path, state=record.state, reason=record.reason
+    )
+
+
+def _now(app: App) -> tuple[dict[str, CloneRecord], set[str]]:
+    """The clones as they are by now, and which of them live operations of this machine change."""
+    moving = {
+        one.clone_id
+        for one in app.registry.open_operations()
+        if sessions.may_live(one.owner) and sessions.out_of_sight(one.owner) is None
+    }
+    return {one.id: one for one in app.registry.clones()}, moving
 
 
 def show_clone(app: App, name: str | None) -> Clone:
     """One clone with every fact, its integration proved by all six means."""
     record = app.require_clone(name)
-    clone = describe(app, [record], pss=True)[0]
+    found = _settled(app, [record], describe(app, [record], pss=True), pss=True)
+    if not found:
+        raise NoSuchClone(record.name)
+    clone = found[0]
     if clone.merged is False:
         proof = integration.prove(app, record, clone.head)
         clone = values.replace(clone, merged=proof is not None)

@@ -15,10 +15,11 @@ import pytest
 
 from khlone import worktrees
 from khlone.app import App
-from khlone.model import NewRequest
-from khlone.operations import inspect
+from khlone.model import CloneRecord, Finding, NewRequest
+from khlone.operations import doctor, inspect, repair
 from khlone.operations.create import create
-from tests.commands.steps import clone_names, document, footprint, new, refused
+from khlone.registry import Operation, Registry
+from tests.commands.steps import clone_names, document, footprint, new, refused, show
 from tests.faults.lab import (
     customized,
     leftovers,
@@ -79,6 +80,117 @@ def test_a_clone_that_is_removed_while_it_is_looked_at_is_not_called_broken(
 
     assert removals == [0]
     assert [(one.name, one.state.value) for one in found] == [("b", "ready")]
+
+
+IN_A_RENAME = ("rename.branch-made", "rename.head", "rename.branch-gone", "rename.worktree", "rename.admin")
+
+
+def _told(khlone: Khlone, project: Path) -> tuple[list[str], list[tuple[str, Any]]]:
+    """The findings of the doctor, with and without --fix, and state and reason of each clone, listed and shown."""
+    codes = []
+    for words in (["doctor"], ["doctor", "--fix"]):
+        done = khlone(*words, "--json", cwd=project)
+        codes += [one["code"] for one in document(done, "doctor", done.code)["findings"]]
+    clones = [
+        *document(khlone("list", "--json", cwd=project), "list")["clones"],
+        *document(khlone("list", "--no-status", "--json", cwd=project), "list")["clones"],
+        show(khlone, project, "b"),
+    ]
+    return codes, [(clone["state"], clone["reason"]) for clone in clones]
+
+
+@pytest.mark.parametrize("point", IN_A_RENAME)
+def test_a_clone_in_the_middle_of_a_rename_is_not_called_damaged(khlone: Khlone, project: Path, point: str) -> None:
+    new(khlone, project, "a")
+    child = stopped(["rename", "a", "b"], point=point, cwd=project)
+
+    told = _told(khlone, project)
+    os.kill(child.pid, signal.SIGCONT)
+
+    assert child.wait() == 0
+    assert told == ([], [("ready", None)] * 3)
+    assert [clone["reason"] for clone in document(khlone("list", "--json", cwd=project), "list")["clones"]] == [None]
+    assert clone_names(khlone, project) == ["b"]
+
+
+def test_a_rename_that_ends_while_its_clone_is_looked_at_leaves_no_broken_one(
+    khlone: Khlone, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder was not there at the first look, and at the second nobody worked on it any more."""
+    new(khlone, project, "a")
+    child = stopped(["rename", "a", "b"], point="rename.branch-gone", cwd=project)
+    ask = Registry.open_operations
+
+    def ask_late(registry: Registry) -> list[Operation]:
+        os.kill(child.pid, signal.SIGCONT)
+        child.wait()
+        return ask(registry)
+
+    monkeypatch.setattr(Registry, "open_operations", ask_late)
+
+    found = inspect.list_clones(App.open(project))
+
+    assert child.returncode == 0
+    assert [(one.name, one.state.value, one.reason) for one in found] == [("b", "ready", None)]
+
+
+@pytest.mark.parametrize("point", ["rename.head", "rename.branch-gone"])
+def test_a_clone_in_the_middle_of_a_rename_that_died_is_told(khlone: Khlone, project: Path, point: str) -> None:
+    """The control: nobody works on it any more, and all of it is seen."""
+    new(khlone, project, "a")
+    child = stopped(["rename", "a", "b"], point=point, cwd=project)
+    child.kill()
+    child.wait()
+
+    listed = document(khlone("list", "--json", cwd=project), "list")["clones"]
+    found = document(khlone("doctor", "--json", cwd=project), "doctor", 1)["findings"]
+
+    assert [clone["reason"] is not None for clone in listed] == [True]
+    assert "interrupted-operation" in [one["code"] for one in found]
+
+
+@pytest.mark.parametrize("verb", [("remove", "a"), ("rename", "a", "c")])
+@pytest.mark.parametrize("fix", [False, True])
+def test_a_clone_that_leaves_while_the_doctor_looks_is_not_called_damaged(
+    khlone: Khlone, project: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], fix: bool
+) -> None:
+    new(khlone, project, "a")
+    new(khlone, project, "b")
+    examine = repair.examine
+    codes: list[int] = []
+
+    def examine_late(app: App, clone: CloneRecord) -> Iterator[Finding]:
+        if not codes:
+            codes.append(khlone(*verb, cwd=project).code)
+        return examine(app, clone)
+
+    monkeypatch.setattr(repair, "examine", examine_late)
+
+    found = doctor.diagnose(App.open(project), fix=fix)
+
+    assert codes == [0]
+    assert found == []
+
+
+@pytest.mark.parametrize("fix", [False, True])
+def test_a_clone_that_comes_while_the_doctor_looks_is_not_called_a_stranger(
+    khlone: Khlone, project: Path, monkeypatch: pytest.MonkeyPatch, fix: bool
+) -> None:
+    new(khlone, project, "a")
+    entries = worktrees.entries
+    codes: list[int] = []
+
+    def entries_late(common_dir: Path) -> list[worktrees.AdminEntry]:
+        if not codes:
+            codes.append(khlone("new", "b", cwd=project).code)
+        return entries(common_dir)
+
+    monkeypatch.setattr(worktrees, "entries", entries_late)
+
+    found = doctor.diagnose(App.open(project), fix=fix)
+
+    assert codes == [0]
+    assert found == []
 
 
 # -- a transaction that does not end -------------------------------------------------------
