@@ -156,7 +156,8 @@ def test_recovery_leaves_an_operation_alone_while_its_git_lives(tmp_path: Path) 
         time.sleep(0.002)
     after = box.khlone("doctor", "--fix")
 
-    assert during.code == 0
+    assert during.code == 1
+    assert "create was interrupted; its clone is held by git" in during.out
     assert still_open == [("create", "one", "")]
     assert after.code == 0
     assert box.open_operations() == []
