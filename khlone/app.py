@@ -155,7 +155,10 @@ class App:
         if found is None:
             limit_s = self.settings.plugins_timeout_s
             found = load_plugins(self.environment, selection=self._wanted_plugins, limit_s=limit_s, told=self.told)
-        self.tell_problems(found.opened(self.location))
+        state_dir = None
+        with contextlib.suppress(KhloneError):
+            state_dir = state_root(self.environment)
+        self.tell_problems(found.opened(self.location, self.settings.values, state_dir))
         return found
 
     @property

@@ -816,6 +816,22 @@ class OutputFailed(KhloneError):
         )
 
 
+class NoPorts(KhloneError):
+    """Every block of ports that a clone may get is another clone's, or some program's."""
+
+    code = "no-ports"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, among: range, count: int) -> None:
+        super().__init__(
+            f"no {count} ports from {among.start} to {among.stop - 1} are free",
+            hint="remove a clone, or set khlone.ports.range or khlone.ports.size",
+            first=among.start,
+            last=among.stop - 1,
+            count=count,
+        )
+
+
 class RegistryNewer(KhloneError):
     """The registry was written by a newer khlone."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Clone,
         Demand,
         Finding,
+        Held,
         Location,
         MergePlan,
         MergeResult,
@@ -390,18 +391,23 @@ def khlone_worktree_path(request: NewRequest) -> Path | None:
 
 
 @hookspec
-def khlone_opened(location: Location) -> None:
+def khlone_opened(location: Location, settings: Mapping[str, str], state_dir: Path | None) -> None:
     """Notify: tells which repository a command works on.
 
-    Runs once, before every other hook of that command. A plugin that keeps it is a class,
-    of which each command makes an object of its own. Whatever it raises is a warning::
+    Runs once, before every other hook of that command. `settings` holds the `khlone.*`
+    settings in force, keys in lower case without the `khlone.` prefix. `state_dir` is the
+    user's private folder for what khlone knows, of which a plugin makes and uses
+    `plugins/<its name>`; `None` where the user has no place for it. A plugin that keeps any
+    of it is a class, of which each command makes an object of its own. Whatever it raises
+    is a warning::
 
         from khlone import hookimpl
 
         class Plugin:
             @hookimpl
-            def khlone_opened(self, location):
+            def khlone_opened(self, location, settings):
                 self.root = location.main_worktree or location.common_dir
+                self.greeting = settings.get("mine.greeting", "hello")
     """
 
 
@@ -462,6 +468,36 @@ def khlone_post_merge(clone: Clone, result: MergeResult) -> None:
         @hookimpl
         def khlone_post_merge(clone, result):
             print(f"{clone.name} is in {result.target} at {result.new}")
+    """
+
+
+@hookspec
+def khlone_held(clone: Clone, held: Held) -> None:
+    """Notify: tells that a clone of a merge did not land, and why.
+
+    Runs for each clone that was held, when all clones of the command are through; not with
+    `--dry-run`. Whatever it raises is a warning, and changes nothing::
+
+        from khlone import hookimpl
+
+        @hookimpl
+        def khlone_held(clone, held):
+            print(f"{clone.name} is held ({held.code}): {held.message}")
+    """
+
+
+@hookspec
+def khlone_renamed(clone: Clone, old: str) -> None:
+    """Notify: tells that a clone has another name, and maybe another branch and folder.
+
+    Runs once the rename is done; `clone` is what it is now. Whatever it raises is a
+    warning, and the name stays::
+
+        from khlone import hookimpl
+
+        @hookimpl
+        def khlone_renamed(clone, old):
+            print(f"{old} is {clone.name} now")
     """
 
 

@@ -23,6 +23,7 @@ from khlone.model import (
     Clone,
     Demand,
     Finding,
+    Held,
     Location,
     MergePlan,
     MergeResult,
@@ -305,9 +306,11 @@ class Plugins:
 
     # -- notify: every plugin runs, the change stands
 
-    def opened(self, location: Location) -> list[str]:
+    def opened(
+        self, location: Location, settings: Mapping[str, str] | None = None, state_dir: Path | None = None
+    ) -> list[str]:
         """Tell every plugin which repository was opened; returns the new problems, also kept in `warnings`."""
-        return self._notify("khlone_opened", location=location)
+        return self._notify("khlone_opened", location=location, settings=settings or {}, state_dir=state_dir)
 
     def post_create(self, clone: Clone) -> list[str]:
         """Tell every plugin that the clone is ready; returns the new problems, also kept in `warnings`."""
@@ -324,6 +327,14 @@ class Plugins:
     def post_merge(self, clone: Clone, result: MergeResult) -> list[str]:
         """Tell every plugin that the clone has landed; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_post_merge", clone=clone, result=result)
+
+    def held(self, clone: Clone, held: Held) -> list[str]:
+        """Tell every plugin that the clone did not land; returns the new problems, also kept in `warnings`."""
+        return self._notify("khlone_held", clone=clone, held=held)
+
+    def renamed(self, clone: Clone, old: str) -> list[str]:
+        """Tell every plugin that the clone has another name; returns the new problems, also kept in `warnings`."""
+        return self._notify("khlone_renamed", clone=clone, old=old)
 
     def post_sync(self, clone: Clone) -> list[str]:
         """Tell every plugin that the clone has what its target has; returns the new problems, as `warnings` keeps."""

@@ -7,6 +7,7 @@ another clone or that the agent must not inherit; plus the clone's own.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from khlone.model import CloneRecord
 from khlone.operations import agents, journal
 from khlone.profiles import AgentProfile, AgentVersions, Login
 
-_PORT_VARIABLES = ("KHLONE_PORT", "KHLONE_PORT_COUNT")
+#: What names the ports of a clone: those of another one must not be inherited.
+_PORT_VARIABLE = re.compile(r"KHLONE_PORT(S|_COUNT|_\d+)?")
 
 
 def profile_of(app: App, clone: CloneRecord) -> AgentProfile:
@@ -40,8 +42,12 @@ def complete(app: App, clone: CloneRecord, *, session_id: str, command: Sequence
     """The whole environment of a command that is started in the clone."""
     profile = profile_of(app, clone)
     held = _held(app, profile, command)
-    dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, *_PORT_VARIABLES, "OLDPWD"}
-    inherited = {name: value for name, value in process.scrubbed(app.environment).items() if name not in dropped}
+    dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, "OLDPWD"}
+    inherited = {
+        name: value
+        for name, value in process.scrubbed(app.environment).items()
+        if name not in dropped and not _PORT_VARIABLE.fullmatch(name)
+    }
     found = _additions(app, clone, profile, held, session_id)
     return {**inherited, **found, "PWD": os.fspath(clone.path)}
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from khlone import sessions
+from khlone import port_leases, sessions
 from khlone.app import App
 from khlone.errors import CloneBusy
 from khlone.locks import HeldLock
@@ -120,7 +120,8 @@ def from_json(found: Mapping[str, object], state: CloneState) -> CloneRecord:
 
 
 def as_clone(record: CloneRecord, *, head: str | None = None, sessions: tuple[Session, ...] = ()) -> Clone:
-    """A clone as plugins see it: the record, without facts that would need a look at its files."""
+    """A clone as plugins see it: the record and its ports, without facts that would need a look at its worktree."""
+    lease = None if record.config_dir is None else port_leases.read(port_leases.private_folder(record.config_dir))
     return Clone(
         id=record.id,
         name=record.name,
@@ -135,5 +136,6 @@ def as_clone(record: CloneRecord, *, head: str | None = None, sessions: tuple[Se
         config_dir=record.config_dir,
         created_at=record.created_at,
         sessions=sessions,
+        ports=None if lease is None else (lease.first, lease.count),
         reason=record.reason,
     )

@@ -79,7 +79,7 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     if not request.dry_run:
         recovery.recover(app)
     landed: list[_Landing] = []
-    held: list[Held] = []
+    left: list[tuple[CloneRecord, Held]] = []
     for number, clone in enumerate(clones):
         app.progress(number, len(clones), f"merging {clone.name}")
         try:
@@ -90,17 +90,17 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
                 else:
                     landed.append(_merge_one(app, clone, target, request))
         except KhloneError as error:
-            held.append(_as_held(clone, error))
+            left.append((clone, _as_held(clone, error)))
     result = MergeResult(
         target=target,
         old=old,
         new=app.repository.read_ref(f"refs/heads/{target}") or old,
         gated=bool(landed) and all(one.gated for one in landed),
         landed=[one.told() for one in landed],
-        held=held,
+        held=[one for _, one in left],
     )
-    if landed and not request.dry_run:
-        _after(app, landed, result, request)
+    if not request.dry_run:
+        _after(app, landed, left, result, request)
     return result
 
 
@@ -116,11 +116,21 @@ class _Landing:
         return Landed(name=self.clone.name, strategy=self.candidate.strategy, oid=self.candidate.oid)
 
 
-def _after(app: App, landed: Sequence[_Landing], result: MergeResult, request: MergeRequest) -> None:
+def _after(
+    app: App,
+    landed: Sequence[_Landing],
+    left: Sequence[tuple[CloneRecord, Held]],
+    result: MergeResult,
+    request: MergeRequest,
+) -> None:
     for one in landed:
         merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
         app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
-    if request.remove:
+    if left and app.plugins.has("khlone_held"):
+        for clone, held in left:
+            now = app.registry.clone_by_id(clone.id) or clone
+            app.tell_problems(app.plugins.held(journal.as_clone(now, head=app.repository.read_ref(now.ref)), held))
+    if landed and request.remove:
         from khlone.operations import remove
 
         removal = remove.remove(app, [one.clone.name for one in landed])

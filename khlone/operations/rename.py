@@ -97,6 +97,9 @@ def rename(
             faults.point("rename.finished")
     found = app.registry.clone_by_id(clone.id)
     after = plan.new if dry_run or found is None else found
+    if not dry_run and app.plugins.has("khlone_renamed"):
+        head = app.repository.read_ref(after.ref)
+        app.tell_problems(app.plugins.renamed(journal.as_clone(after, head=head), plan.old.name))
     return Renamed(operation=plan.operation, old=plan.old, new=after, notes=notes)
 
 

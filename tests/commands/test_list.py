@@ -277,7 +277,6 @@ def test_env_names_the_clone_in_its_variables(khlone: Khlone, project: Path) -> 
     assert found["KHLONE_TARGET"] == "main"
     assert found["KHLONE_PATH"] == str(path)
     assert found["KHLONE_REPOSITORY"] == str(project)
-    assert "KHLONE_PORT" not in found
     assert all(isinstance(value, str) for value in found.values())
 
 

@@ -23,6 +23,7 @@ from khlone.model import (
     Clone,
     CloneState,
     Demand,
+    Held,
     Isolation,
     MergePlan,
     MergeResult,
@@ -291,6 +292,17 @@ def post_sync(place: Place) -> None:
     assert example("khlone_post_sync").post_sync(place.clone) == []
 
 
+def held(place: Place) -> None:
+    """It prints."""
+    one = Held(name="one", code="conflict", message="both changed a")
+    assert example("khlone_held").held(place.clone, one) == []
+
+
+def renamed(place: Place) -> None:
+    """It prints."""
+    assert example("khlone_renamed").renamed(place.clone, "zero") == []
+
+
 def post_merge(place: Place) -> None:
     """It prints."""
     result = MergeResult(target="main", old=place.old, new=place.new, gated=False, landed=[], held=[])
@@ -307,6 +319,8 @@ PRINTED: Mapping[str, str] = {
     "khlone_post_spawn": "7",
     "khlone_session_ended": "one exit 0",
     "khlone_post_merge": "one is in main at",
+    "khlone_held": "one is held (conflict): both changed a",
+    "khlone_renamed": "zero is one now",
     "khlone_post_sync": "one is at",
     "khlone_post_cleanup": "one is gone",
 }

@@ -16,6 +16,7 @@ Recorded = Callable[[], Sequence[HookCall]]
 CREATED = ["opened", "pre_create", "agents", "worktree_path", "populate_config_dir", "prepare", "post_create"]
 STARTED = ["opened", "admit", "pre_spawn", "spawn_command", "agents", "environment", "post_spawn", "session_ended"]
 MERGED = ["opened", "pre_merge", "gate", "post_merge"]
+HELD = ["opened", "pre_merge", "held"]
 REMOVED = ["opened", "pre_cleanup", "post_cleanup"]
 
 
@@ -47,8 +48,16 @@ def test_the_order_of_all_hooks_from_new_to_a_crash_and_its_recovery(
     assert khlone_command("merge", "one").code == 0
     assert since() == MERGED
 
+    assert khlone_command("merge", "one").code == 0
+    assert since() == HELD
+
     assert khlone_command("sync", "one").code == 0
     assert since() == ["opened", "pre_sync", "post_sync"]
+
+    assert khlone_command("rename", "one", "two").code == 0
+    assert [hook for hook in since() if hook != "opened"] == ["worktree_path", "worktree_path", "renamed of two"]
+    assert khlone_command("rename", "two", "one").code == 0
+    since()
 
     assert khlone_command("doctor").code == 0
     assert since() == ["opened", "diagnose"]
