@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from khlone.model import Candidate as Candidate
     from khlone.model import Clone as Clone
     from khlone.model import CloneState as CloneState
+    from khlone.model import Conflict as Conflict
+    from khlone.model import ConflictedFile as ConflictedFile
     from khlone.model import Demand as Demand
     from khlone.model import Finding as Finding
     from khlone.model import Isolation as Isolation
@@ -46,6 +48,8 @@ _HOMES = {
             "Candidate",
             "Clone",
             "CloneState",
+            "Conflict",
+            "ConflictedFile",
             "Demand",
             "Finding",
             "Isolation",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from khlone.model import (
         Candidate,
         Clone,
+        Conflict,
         Demand,
         Finding,
         Held,
@@ -365,6 +366,39 @@ def khlone_agent_item(
         def khlone_agent_item(agent, item, source):
             if (agent.name, item.name) == ("mine", "state.json"):
                 return b'{"onboarded": true}\\n'
+    """
+    return None
+
+
+@hookspec(firstresult=True)
+def khlone_resolve_conflict(
+    clone: Clone, conflict: Conflict, worktree: Path
+) -> Mapping[str, bytes | None] | bool | None:
+    """First: resolves a merge that git alone cannot compute.
+
+    Runs in `merge`, with `--dry-run` too, for a merge commit or a squash whose conflict is
+    in at most 200 plain files; again when the target moved meanwhile. `worktree` is a
+    private folder with just the conflicted files, as git left them. The answer is the
+    content of every conflicted path (`None` for no file there); True when the files in
+    `worktree` are that content now; `None` or False to leave it to the next plugin, in the
+    end to people: the clone is held (`conflict`). So it is when a path is left out, another
+    one is named, or a marker of the conflict is left, and when a plugin raises, a `Refusal`
+    or anything else; a warning says what was wrong. What was resolved goes the way of
+    every merge, through gates and to the target, with a trailer `Conflict-resolved-by` that
+    names the plugin::
+
+        import subprocess
+        from khlone import hookimpl
+
+        @hookimpl
+        def khlone_resolve_conflict(clone, conflict):
+            if [one.path for one in conflict.files] != ["CHANGELOG.md"]:
+                return None
+            (changelog,) = conflict.files
+            both = b""
+            for side in (changelog.ours, changelog.theirs):
+                both += subprocess.check_output(["git", "-C", clone.path, "cat-file", "blob", side])
+            return {"CHANGELOG.md": both}
     """
     return None
 

@@ -223,8 +223,31 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConflictedFile:
+    """A path in conflict: the blobs of the base, the target and the clone by oid, `None` where there is no file."""
+
+    path: str
+    base: str | None
+    ours: str | None
+    theirs: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """A merge of the commits `source` into `old` that git alone cannot compute, with the paths that it is about."""
+
+    target: str
+    old: str
+    source: str
+    files: Sequence[ConflictedFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A commit built in the object database that may land on `target` where `old` is now."""
+    """A commit built in the object database that may land on `target` where `old` is now.
+
+    `resolved_by` names the plugin that resolved a conflict in it.
+    """
 
     clone: str
     target: str
@@ -232,6 +255,7 @@ class Candidate:
     old: str
     oid: str
     source: str
+    resolved_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,11 +279,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Landed:
-    """One clone whose branch is now part of the target."""
+    """One clone whose branch is now part of the target; `resolved_by` names the plugin that resolved a conflict."""
 
     name: str
     strategy: Strategy
     oid: str
+    resolved_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

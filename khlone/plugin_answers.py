@@ -86,6 +86,18 @@ def content(answer: object) -> bytes | None:
     return found
 
 
+def resolution(answer: object) -> Mapping[str, bytes | None] | bool | None:
+    """True, the content of each path, or nothing; False is nothing."""
+    if answer is None or isinstance(answer, bool):
+        return answer or None
+    found: dict[str, bytes | None] = dict(_typed(answer, Mapping))
+    for path, content in found.items():
+        _typed(path, str)
+        if content is not None:
+            _typed(content, bytes)
+    return found
+
+
 def absolute(answer: object) -> Path | None:
     """An absolute path, or nothing."""
     if answer is None:

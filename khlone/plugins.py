@@ -21,6 +21,7 @@ from khlone.errors import KhloneError, NotAdmitted, PluginClash, PluginFailed, R
 from khlone.model import (
     Candidate,
     Clone,
+    Conflict,
     Demand,
     Finding,
     Held,
@@ -303,6 +304,21 @@ class Plugins:
             source=source,
             location=location,
         )
+
+    def resolve_conflict(
+        self, clone: Clone, conflict: Conflict, worktree: Path
+    ) -> Iterator[tuple[str, Mapping[str, bytes | None] | bool]]:
+        """Each plugin that has a resolution, with that, for as long as none is usable; one that raises is warned of."""
+        hook = "khlone_resolve_conflict"
+        given = {"clone": clone, "conflict": conflict, "worktree": worktree}
+        for plugin, ask in self._calls(hook, plugin_answers.resolution, **given):
+            try:
+                answer = ask()
+            except KhloneError as error:
+                self._warn(_as_warning(plugin, hook, error))
+                continue
+            if answer is not None:
+                yield plugin, answer
 
     # -- notify: every plugin runs, the change stands
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from khlone.app import App
 from khlone.errors import MergeConflict, NotFastForward, NothingToMerge, UnrelatedHistories
 from khlone.model import Candidate, CloneRecord, Strategy
-from khlone.operations import replay
+from khlone.operations import replay, resolutions
 from khlone.operations.integration import KHLONE_IDENTITY
 from khlone.repository import failure
 from khlone.values import dataclass
@@ -42,6 +42,7 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
     """
     squashed = _squashed_before(app, clone, target, old)
     bounds = _bounds(old, squashed)
+    resolved_by: str | None = None
     if strategy is Strategy.FF_ONLY:
         oid = _fast_forward(app, clone, target, old, source, bounds)
     elif strategy is Strategy.REBASE:
@@ -50,14 +51,24 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
         commits = _commits(app, source, bounds)
         if not commits:
             raise NothingToMerge(clone.name, target)
-        tree = _merged_tree(app, clone, target, old, source, squashed)
-        oid = app.repository.commit_tree(tree, [old], _squash_message(clone, commits), sign=app.settings.gpg_sign)
+        tree, resolved_by = _resolved_tree(app, clone, target, old, source, squashed)
+        message = _with_resolver(app, _squash_message(clone, commits), resolved_by)
+        oid = app.repository.commit_tree(tree, [old], message, sign=app.settings.gpg_sign)
     else:
         if not _count(app, source, bounds):
             raise NothingToMerge(clone.name, target)
-        tree = _merged_tree(app, clone, target, old, source, squashed)
-        oid = app.repository.commit_tree(tree, [old, source], _merge_message(clone, target), sign=app.settings.gpg_sign)
-    return Candidate(clone=clone.name, target=target, strategy=strategy, old=old, oid=oid, source=source)
+        tree, resolved_by = _resolved_tree(app, clone, target, old, source, squashed)
+        message = _with_resolver(app, _merge_message(clone, target), resolved_by)
+        oid = app.repository.commit_tree(tree, [old, source], message, sign=app.settings.gpg_sign)
+    return Candidate(
+        clone=clone.name,
+        target=target,
+        strategy=strategy,
+        old=old,
+        oid=oid,
+        source=source,
+        resolved_by=resolved_by,
+    )
 
 
 def with_target(
@@ -136,18 +147,41 @@ def _fast_forward(app: App, clone: CloneRecord, target: str, old: str, source: s
 
 
 def _merged_tree(app: App, clone: CloneRecord, target: str, old: str, source: str, squashed: str | None) -> str:
+    tree, conflicted = _merge_tree(app, clone, target, old, source, squashed)
+    if conflicted:
+        raise MergeConflict(clone.name, target, [one.path for one in conflicted])
+    return tree
+
+
+def _resolved_tree(
+    app: App, clone: CloneRecord, target: str, old: str, source: str, squashed: str | None
+) -> tuple[str, str | None]:
+    """The tree, and the plugin that resolved a conflict in it."""
+    tree, conflicted = _merge_tree(app, clone, target, old, source, squashed)
+    if not conflicted:
+        return tree, None
+    found = resolutions.resolve(app, clone, target, old, source, tree, conflicted)
+    if found is None:
+        raise MergeConflict(clone.name, target, [one.path for one in conflicted])
+    return found.tree, found.plugin
+
+
+def _merge_tree(
+    app: App, clone: CloneRecord, target: str, old: str, source: str, squashed: str | None
+) -> tuple[str, list[resolutions.Stages]]:
+    """The tree as git has merged it, and the paths in which it has conflicts; raises UnrelatedHistories."""
     ours = old if squashed is None else _joined(app, old, squashed)
     done = app.repository.git(
-        "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, source, writes=True, check=False
+        "merge-tree", "--write-tree", "-z", "--no-messages", ours, source, writes=True, check=False
     )
     fields = [os.fsdecode(field) for field in done.stdout.split(b"\0")]
     if done.status == 1 and fields[0]:
-        raise MergeConflict(clone.name, target, sorted({path for path in fields[1:] if path}))
+        return fields[0], resolutions.parse_stages([field for field in fields[1:] if field])
     if done.status != 0:
         if "unrelated histories" in done.error_text:
             raise UnrelatedHistories(clone.name, target)
         raise failure(["merge-tree"], done)
-    return fields[0]
+    return fields[0], []
 
 
 def _joined(app: App, old: str, squashed: str) -> str:
@@ -161,6 +195,16 @@ def _joined(app: App, old: str, squashed: str) -> str:
 
 
 # -- the message ---------------------------------------------------------------------------------
+
+
+def _with_resolver(app: App, message: str, plugin: str | None) -> str:
+    """The message, with a trailer that names the plugin which resolved a conflict."""
+    if plugin is None:
+        return message
+    trailer = f"Conflict-resolved-by: {' '.join(plugin.split())}"
+    given = message.encode(errors="surrogateescape")
+    done = app.repository.git("interpret-trailers", "--no-divider", "--trailer", trailer, stdin=given)
+    return done.text
 
 
 def _merge_message(clone: CloneRecord, target: str) -> str:

@@ -113,7 +113,12 @@ class _Landing:
     gated: bool
 
     def told(self) -> Landed:
-        return Landed(name=self.clone.name, strategy=self.candidate.strategy, oid=self.candidate.oid)
+        return Landed(
+            name=self.clone.name,
+            strategy=self.candidate.strategy,
+            oid=self.candidate.oid,
+            resolved_by=self.candidate.resolved_by,
+        )
 
 
 def _after(

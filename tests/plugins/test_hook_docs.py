@@ -22,6 +22,8 @@ from khlone.model import (
     Changes,
     Clone,
     CloneState,
+    Conflict,
+    ConflictedFile,
     Demand,
     Held,
     Isolation,
@@ -36,7 +38,7 @@ from khlone.output import Output
 from khlone.plugin_loading import HOOKS
 from khlone.plugins import Plugins
 from khlone.profiles import AgentProfile, ConfigItem, Sharing
-from tests.support import ROOT, Git, Khlone, make_commit
+from tests.support import ROOT, Git, Khlone, make_commit, run_git
 
 
 def load_script() -> ModuleType:
@@ -301,6 +303,19 @@ def held(place: Place) -> None:
 def renamed(place: Place) -> None:
     """It prints."""
     assert example("khlone_renamed").renamed(place.clone, "zero") == []
+
+
+def resolve_conflict(place: Place) -> None:
+    """Both sides of the changelog are kept, other conflicts are left alone."""
+    plugins = example("khlone_resolve_conflict")
+    ours, theirs = (
+        run_git("rev-parse", f"HEAD:{name}", cwd=place.repository).strip() for name in ("README.md", "space.txt")
+    )
+    for path, answers in (("other.txt", []), ("CHANGELOG.md", [{"CHANGELOG.md": b"# project\na space \n"}])):
+        one = ConflictedFile(path=path, base=None, ours=ours, theirs=theirs)
+        conflict = Conflict(target="main", old=place.old, source=place.new, files=[one])
+        asked = plugins.resolve_conflict(place.clone, conflict, place.repository)
+        assert [answer for _, answer in asked] == answers
 
 
 def post_merge(place: Place) -> None:

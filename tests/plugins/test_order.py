@@ -54,6 +54,14 @@ def test_the_order_of_all_hooks_from_new_to_a_crash_and_its_recovery(
     assert khlone_command("sync", "one").code == 0
     assert since() == ["opened", "pre_sync", "post_sync"]
 
+    make_commit(clone.path, {"app.py": "theirs\n"}, "theirs")
+    make_commit(khlone_repository, {"app.py": "ours\n"}, "ours")
+    assert khlone_command("merge", "one").code == 4
+    assert since() == ["opened", "pre_merge", "resolve_conflict", "held"]
+    make_commit(khlone_repository, {"app.py": "theirs\n"}, "as theirs")
+    assert khlone_command("merge", "one").code == 0
+    since()
+
     assert khlone_command("rename", "one", "two").code == 0
     assert [hook for hook in since() if hook != "opened"] == ["worktree_path", "worktree_path", "renamed of two"]
     assert khlone_command("rename", "two", "one").code == 0
