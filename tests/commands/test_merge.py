@@ -58,7 +58,7 @@ def test_a_merge_commit_lands_even_where_a_fast_forward_would_do(
         "old": old,
         "new": new_tip,
         "gated": False,
-        "landed": [{"name": "a", "strategy": "merge", "oid": new_tip}],
+        "landed": [{"name": "a", "strategy": "merge", "oid": new_tip, "resolved_by": None}],
         "held": [],
     }
     assert parents(git, project, "main") == [old, source]
