@@ -46,6 +46,7 @@ OF_A_CLONE = frozenset(
         "PATH",
         "REPOSITORY",
         "PORT",
+        "PORTS",
         "PORT_COUNT",
         "HOOK",
         "HOOK_NAME",
@@ -240,7 +241,9 @@ def environment_of(
     kept = {
         variable: value
         for variable, value in process.scrubbed(environment).items()
-        if variable not in OF_A_CLONE and (secrets or variable in INHERITED or variable.startswith(INHERITED_PREFIXES))
+        if variable not in OF_A_CLONE
+        and not variable.startswith("KHLONE_PORT_")
+        and (secrets or variable in INHERITED or variable.startswith(INHERITED_PREFIXES))
     }
     if not own and "PATH" in kept:
         kept["PATH"] = os.pathsep.join(filter(os.path.isabs, kept["PATH"].split(os.pathsep)))

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from khlone import files, worktrees
+from khlone import files, values, worktrees
 from khlone.app import App
 from khlone.errors import GitFailed
 from khlone.model import Changes, CloneRecord
@@ -46,6 +46,16 @@ def read_status(
         arguments.append("--ignored=matching")
     done = app.repository.git(*arguments, cwd=worktree, filters=filters)
     return parse_status(done.stdout)
+
+
+def uncounted(clone: CloneRecord, found: Changes) -> Changes:
+    """The changes of a clone without untracked files that are what khlone itself wrote there: nobody's work."""
+    if clone.config_dir is None or not found.untracked:
+        return found
+    from khlone import generated, port_leases
+
+    own = generated.unchanged(port_leases.private_folder(clone.config_dir), clone.path, found.untracked)
+    return values.replace(found, untracked=tuple(name for name in found.untracked if name not in own))
 
 
 def read_trashed(app: App, worktree: Path, admin: Path, head: str) -> Changes:

@@ -332,7 +332,8 @@ class _Statuses:
     def _work(self) -> None:
         while (record := self._waiting.get()) is not None:
             try:
-                self._found[record.id] = changes.read_status(self._app, record.path, filters=False).changes
+                status = changes.read_status(self._app, record.path, filters=False)
+                self._found[record.id] = changes.uncounted(record, status.changes)
             except (KhloneError, OSError) as error:
                 self._found[record.id] = error
 

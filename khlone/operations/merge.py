@@ -217,7 +217,8 @@ def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
         raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
     if not request.committed and worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
         admin = undo.admin_path(app, clone)
-        found = changes.read_status(app, clone.path, untracked="normal").changes.uncommitted
+        status = changes.read_status(app, clone.path, untracked="normal")
+        found = changes.uncounted(clone, status.changes).uncommitted
         if found:
             raise CloneDirty(clone.name, found)
         what = worktrees.in_progress(admin)

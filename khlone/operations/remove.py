@@ -175,7 +175,8 @@ def _look(app: App, clone: CloneRecord, *, force: bool) -> changes.Status:
         return changes.read_index(app, admin) if files.exists(admin) else unknown
     if worktrees.is_linked(clone.path, admin):
         try:
-            return changes.read_status(app, clone.path, ignored=True)
+            status = changes.read_status(app, clone.path, ignored=True)
+            return values.replace(status, changes=changes.uncounted(clone, status.changes))
         except GitFailed:
             why = f"git cannot read {clone.path}"
     if not force:

@@ -146,7 +146,9 @@ def _holds_more_than_the_checkout(app: App, clone: CloneRecord, admin: Path) -> 
         changed = ask("diff-files", "-z", "--raw", "--abbrev=64", "--diff-filter=MTUX")
         if others.status != 0 or changed.status != 0:
             return True
-        if not all(include.is_copy(app, clone, os.fsdecode(name)) for name in others.stdout.split(b"\0") if name):
+        names = [os.fsdecode(name) for name in others.stdout.split(b"\0") if name]
+        own = _made_by_plugins(clone, names)
+        if not all(name in own or include.is_copy(app, clone, name) for name in names):
             return True
         fields = changed.stdout.split(b"\0")[:-1]
         return not _are_prefixes(app, clone, list(zip(fields[::2], fields[1::2], strict=True)))
@@ -155,6 +157,15 @@ def _holds_more_than_the_checkout(app: App, clone: CloneRecord, admin: Path) -> 
     finally:
         with contextlib.suppress(OSError):
             os.unlink(index)
+
+
+def _made_by_plugins(clone: CloneRecord, names: Sequence[str]) -> set[str]:
+    """What was written before the clone was ready, and said to be."""
+    if clone.config_dir is None or not names:
+        return set()
+    from khlone import generated, port_leases
+
+    return generated.made(port_leases.private_folder(clone.config_dir), clone.path, names)
 
 
 def _are_prefixes(app: App, clone: CloneRecord, found: Sequence[tuple[bytes, bytes]]) -> bool:
