@@ -97,7 +97,7 @@ def test_a_hook_gets_its_context_as_variables_and_as_one_json_object(
     assert {
         name: variables[name]
         for name in variables
-        if name.startswith("KHLONE_") and name not in {"KHLONE_HOOK_RUN", *STEERING}
+        if name.startswith("KHLONE_") and name not in {"KHLONE_HOOK_RUN", "KHLONE_PORT", "KHLONE_PORT_COUNT", *STEERING}
     } == {
         "KHLONE_HOOK": "pre-spawn",
         "KHLONE_NAME": "one",
