@@ -210,6 +210,69 @@ SETTINGS = (
         variable="KHLONE_PLUGINS_TIMEOUT",
         doc="How many seconds one hook of a plugin may take before it counts as failed, 0 for any number.",
     ),
+    Setting(
+        key="ports.size", kind=Kind.COUNT, default="10", sources=_OWN, doc="How many ports each clone gets, 0 for none."
+    ),
+    Setting(
+        key="ports.range",
+        kind=Kind.TEXT,
+        default="20000-29999",
+        sources=_OWN,
+        doc="Where the ports of clones lie, as FIRST-LAST.",
+    ),
+    Setting(
+        key="dotenv.template",
+        kind=Kind.TEXT,
+        default=".env.khlone",
+        doc="The file of a branch from which its clones get an `.env`; empty for none.",
+    ),
+    Setting(key="dotenv.name", kind=Kind.TEXT, default=".env", doc="What that file becomes."),
+    Setting(
+        key="deps.kinds",
+        kind=Kind.WORDS,
+        sources=_OWN,
+        doc="Which packages a new clone gets: `auto`, or some of npm, pnpm, yarn, uv, pip and cargo.",
+    ),
+    Setting(
+        key="deps.required",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        doc="Whether a clone that does not get its packages is not made at all.",
+    ),
+    Setting(
+        key="deps.scripts",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        doc="Whether packages of npm, pnpm and yarn may run scripts of theirs when installed.",
+    ),
+    Setting(
+        key="deps.timeout",
+        kind=Kind.SECONDS,
+        default="600",
+        sources=_OWN,
+        doc="How many seconds an installer, or the copy of a folder, may take.",
+    ),
+    Setting(
+        key="notify.command",
+        kind=Kind.COMMAND,
+        sources=_OWN,
+        doc="A program that is told what is through, by KHLONE_EVENT and KHLONE_MESSAGE.",
+    ),
+    Setting(
+        key="notify.how",
+        kind=Kind.WORDS,
+        sources=_OWN,
+        doc="Ways to tell what is through: some of bell, osc9, osc777 and desktop.",
+    ),
+    Setting(
+        key="notify.events",
+        kind=Kind.WORDS,
+        default="merged held failed ended",
+        sources=_OWN,
+        doc="Which events are told: some of merged, held, failed and ended.",
+    ),
     *(
         Setting(key=f"agents.*.{key}", kind=kind, sources=_OWN, doc=f"An agent of your own: {what}.")
         for key, kind, what in _AGENT_KEYS
