@@ -77,7 +77,7 @@ def test_the_schema_refuses_what_khlone_does_not_take(text: str) -> None:
 
 
 def test_the_users_file_may_have_gates_agents_and_the_keys_of_plugins() -> None:
-    text = '[gate]\ntests = "make"\n[agents.mine]\nvariable = ["A", "B"]\ncommand = "x"\n[ports]\nbase = 1\n'
+    text = '[gate]\ntests = "make"\n[agents.mine]\nvariable = ["A", "B"]\ncommand = "x"\n[mine]\nbase = 1\n'
 
     assert complaints(text, Source.USER) == []
     assert complaints('plugins = ["a"]\n"plugins.timeout" = 3\n', Source.USER) == []
