@@ -54,6 +54,10 @@ MOST_TIME_S = 120.0
 MOST_IN_TURN_S = 2.0
 
 
+#: A clone that did not land, and why.
+_Left = tuple[CloneRecord, Held]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeRequest:
     """What `merge` was asked for."""
@@ -79,7 +83,7 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     if not request.dry_run:
         recovery.recover(app)
     landed: list[_Landing] = []
-    left: list[tuple[CloneRecord, Held]] = []
+    left: list[_Left] = []
     for number, clone in enumerate(clones):
         app.progress(number, len(clones), f"merging {clone.name}")
         try:
@@ -113,20 +117,12 @@ class _Landing:
     gated: bool
 
     def told(self) -> Landed:
-        return Landed(
-            name=self.clone.name,
-            strategy=self.candidate.strategy,
-            oid=self.candidate.oid,
-            resolved_by=self.candidate.resolved_by,
-        )
+        made = self.candidate
+        return Landed(name=self.clone.name, strategy=made.strategy, oid=made.oid, resolved_by=made.resolved_by)
 
 
 def _after(
-    app: App,
-    landed: Sequence[_Landing],
-    left: Sequence[tuple[CloneRecord, Held]],
-    result: MergeResult,
-    request: MergeRequest,
+    app: App, landed: Sequence[_Landing], left: Sequence[_Left], result: MergeResult, request: MergeRequest
 ) -> None:
     for one in landed:
         merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
