@@ -740,6 +740,91 @@ class HooksInTheWay(KhloneError):
     code = "hooks-in-the-way"
 
 
+# -- remotes -------------------------------------------------------------------------------
+
+
+class NoRemote(KhloneError):
+    """There is no remote to talk to, or none of that name."""
+
+    code = "no-remote"
+
+    def __init__(self, name: str | None, known: Sequence[str]) -> None:
+        what = "this repository has no remote" if not known else "it cannot be told which remote is meant"
+        super().__init__(
+            what if name is None else f"there is no remote named {name!r}",
+            hint=f"choose one of {_some(known)}: git config khlone.remote NAME" if known else "see git remote add",
+            remote=name,
+            known=list(known),
+        )
+
+
+class RemoteFailed(KhloneError):
+    """A remote did not answer in time, could not be reached, or failed; its own words follow."""
+
+    code = "remote-failed"
+
+    def __init__(self, remote: str, why: str) -> None:
+        super().__init__(
+            f"remote {remote}: {why}", hint=f"try git ls-remote {remote} by hand, or again later", remote=remote
+        )
+
+
+class CredentialsMissing(KhloneError):
+    """A remote, or what speaks to it, knows nobody by the credentials at hand; nothing is ever asked for."""
+
+    code = "credentials-missing"
+    exit_code = EXIT_PERMISSION
+
+    def __init__(self, remote: str, why: str) -> None:
+        super().__init__(
+            f"{remote} lets nobody in: {why}",
+            hint="set up a credential helper, an ssh agent or a login of gh or glab: khlone never asks for a password",
+            remote=remote,
+        )
+
+
+class PushRejected(KhloneError):
+    """The remote, a hook or the lease refused a push; what is there stays there."""
+
+    code = "push-rejected"
+
+    def __init__(self, name: str, remote: str, why: str, *, hint: str | None) -> None:
+        super().__init__(f"{name} is not pushed to {remote}: {why}", hint=hint, name=name, remote=remote, why=why)
+
+
+class NoForge(KhloneError):
+    """No program is there that can open a pull request on this remote."""
+
+    code = "no-forge"
+
+    def __init__(self, name: str, wanted: Sequence[str]) -> None:
+        super().__init__(
+            f"no pull request can be opened: {' and '.join(wanted)} {'is' if len(wanted) == 1 else 'are'} not on PATH",
+            hint=f"git khlone push {name}, and open it where the remote is hosted",
+            wanted=list(wanted),
+        )
+
+
+class ForgeFailed(KhloneError):
+    """gh or glab failed; its own words follow."""
+
+    code = "forge-failed"
+
+    def __init__(self, program: str, why: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{program} failed: {why}", hint=hint, program=program)
+
+
+class NothingToPropose(KhloneError):
+    """The branch of a pull request would have no commit that its base lacks."""
+
+    code = "nothing-to-propose"
+
+    def __init__(self, name: str, base: str) -> None:
+        super().__init__(
+            f"{name} has no commit that {base} lacks", hint="commit in the clone first", name=name, base=base
+        )
+
+
 # -- state on disk -------------------------------------------------------------------------
 
 

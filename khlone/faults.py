@@ -108,6 +108,11 @@ POINTS: tuple[str, ...] = (
     "uninstall.state",
     "uninstall.account",
     "uninstall.finished",
+    "fetch.begun",
+    "fetch.fetched",
+    "fetch.ended",
+    "push.pushed",
+    "push.followed",
 )
 
 _known = frozenset(POINTS)

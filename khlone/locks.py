@@ -36,6 +36,8 @@ from khlone.model import utc_now
 POLL_S = 0.01
 #: Seconds that a state lock is waited for before the holder is named.
 STATE_WAIT_S = 60.0
+#: Seconds between tries where what is waited for takes seconds itself.
+_LONG_POLL_S = 0.1
 _HOLDER_BYTES = 200
 #: The order in which state locks nest.
 _ORDER = ("landing", "repository")
@@ -119,10 +121,7 @@ class Locks:
         self, target: str, *, wait_s: float = STATE_WAIT_S, told: Callable[[str], None] | None = None
     ) -> Iterator[HeldLock]:
         """Only one process at a time moves one target branch."""
-        import hashlib
-
-        digest = hashlib.sha256(target.encode(errors="surrogateescape")).hexdigest()[:16]
-        path = self._folder / f"landing-{digest}.lock"
+        path = self._folder / f"landing-{digest(target)}.lock"
         with self._state_lock("landing", path, wait_s, what=f"landing on {target}", told=told) as held:
             yield held
 
@@ -134,6 +133,20 @@ class Locks:
         path = self._folder / "repository.lock"
         with self._state_lock("repository", path, wait_s, what="the repository", told=told) as held:
             yield held
+
+    @contextlib.contextmanager
+    def fetch(self, remote: str, *, wait_s: float, told: Callable[[str], None] | None = None) -> Iterator[HeldLock]:
+        """Only one process at a time fetches from one remote.
+
+        Neither of the two kinds: it is held round the network, nothing is waited for under
+        it, and none is asked for while another lock is held.
+        """
+        path = self._folder / f"fetch-{digest(remote)}.lock"
+        held = self._acquire(path, wait_s, what=f"the fetch from {remote}", told=told, poll_s=_LONG_POLL_S)
+        try:
+            yield held
+        finally:
+            held.release()
 
     @contextlib.contextmanager
     def _state_lock(
@@ -152,7 +165,13 @@ class Locks:
             held.release()
 
     def _acquire(
-        self, path: Path, wait_s: float, *, what: str = "the clone", told: Callable[[str], None] | None = None
+        self,
+        path: Path,
+        wait_s: float,
+        *,
+        what: str = "the clone",
+        told: Callable[[str], None] | None = None,
+        poll_s: float = POLL_S,
     ) -> HeldLock:
         with explained(self._folder):
             make_private_dir(self._folder)
@@ -161,7 +180,7 @@ class Locks:
             held = self._try(path)
             if held is None:
                 left = wait_s - (time.monotonic() - started)
-                held = self._wait(path, left, told, what) if left > 0 else None
+                held = self._wait(path, left, told, what, poll_s) if left > 0 else None
             if held is None:
                 raise Locked(what, _read_holder(path), time.monotonic() - started)
             told = None
@@ -192,7 +211,9 @@ class Locks:
                 raise
             return HeldLock(path, descriptor, lambda: _unlock(descriptor))
 
-    def _wait(self, path: Path, wait_s: float, told: Callable[[str], None] | None, what: str) -> HeldLock | None:
+    def _wait(
+        self, path: Path, wait_s: float, told: Callable[[str], None] | None, what: str, poll_s: float
+    ) -> HeldLock | None:
         """The lock once it is free, `None` when it was not within the bound; after a second the holder is named."""
         from filelock import FileLock, Timeout
 
@@ -201,7 +222,7 @@ class Locks:
             path,
             mode=0o600,
             thread_local=False,
-            poll_interval=POLL_S,
+            poll_interval=poll_s,
             fallback_to_soft=False,
             on_acquired=descriptors.append,
         )
@@ -238,6 +259,13 @@ class Locks:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise NotPermitted(f"cannot lock {path}: {os.strerror(error.errno).lower()}", path=path) from error
             raise
+
+
+def digest(name: str) -> str:
+    """A short name for a file, made of one that may hold any byte."""
+    import hashlib
+
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _unlock(descriptor: int) -> None:

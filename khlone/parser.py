@@ -26,6 +26,7 @@ VERBS = {
     "exec": "Run a command in a clone.",
     "diff": "Show what a clone has changed since it left its target.",
     "sync": "Bring what the target has into clones.",
+    "push": "Bring the branches of clones to their remote.",
     "merge": "Bring the branches of clones back to their target.",
     "adopt": "Make a clone of a worktree that is there.",
     "rename": "Give a clone another name.",

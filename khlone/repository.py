@@ -114,18 +114,19 @@ class Repository:
         timeout_s: float = 1800.0,
         configuration: Sequence[str] = (),
         filters: bool = True,
+        hooks: bool = False,
     ) -> Completed:
         """Run git in `cwd` (default: the common dir) and return its output.
 
         `writes` adds durability and lock patience, and retries the races that git does not wait for;
         a reading call takes no optional lock. Without `filters` no filter runs that the
-        repository's own configuration names. Raises GitFailed, IdentityMissing or NoSpace
-        where `check` is on.
+        repository's own configuration names; with `hooks` those of the repository run.
+        Raises GitFailed, IdentityMissing or NoSpace where `check` is on.
         """
         built = {**self._environment, **(environment or {})}
         if not filters:
             _configure(built, self._without_own_filters(cwd or self.common_dir))
-        options = [*_QUIET, *self._without_config_hooks(cwd, built)]
+        options = list(_QUIET[2:] if hooks else (*_QUIET, *self._without_config_hooks(cwd, built)))
         if writes:
             options += _LOCK_TIMEOUTS
             if self._durable:

@@ -195,6 +195,28 @@ SETTINGS = (
         doc="How large the trash may get before `prune --trash` deletes of it, the oldest first.",
     ),
     Setting(
+        key="remote",
+        kind=Kind.TEXT,
+        sources=_OWN,
+        option="push --remote",
+        doc="The remote that clones are pushed to; without it the one that git would push to.",
+    ),
+    Setting(
+        key="forge",
+        kind=Kind.CHOICE,
+        choices=("gh", "glab"),
+        sources=_OWN,
+        doc="The program that opens pull requests; without it the remote's address says which.",
+    ),
+    Setting(
+        key="network.timeout",
+        kind=Kind.SECONDS,
+        default="600",
+        sources=_OWN,
+        variable="KHLONE_NETWORK_TIMEOUT",
+        doc="How many seconds one talk with a remote may take, the hook of a push included, 0 for any number.",
+    ),
+    Setting(
         key="plugins",
         kind=Kind.WORDS,
         sources=_OWN,

@@ -31,6 +31,8 @@ _STRICTER: Mapping[str, Callable[[Any], object]] = {
     "trash.age": max,
     "trash.size": max,
 }
+#: Longer than any talk with a remote.
+_FOREVER_S = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,23 @@ class Settings:
         found = self.value("plugins.timeout")
         assert isinstance(found, float)
         return found
+
+    @property
+    def remote(self) -> str | None:
+        """The remote that clones are pushed to and pull requests come from."""
+        return self._text("remote")
+
+    @property
+    def network_timeout_s(self) -> float:
+        """How long one talk with a remote may take, the hooks of a push included; 0 is as long as it likes."""
+        found = self.value("network.timeout")
+        assert isinstance(found, float)
+        return found or _FOREVER_S
+
+    @property
+    def forge(self) -> str | None:
+        """The program that opens pull requests: `gh`, `glab`, or none, and the remote's address says it."""
+        return self._text("forge")
 
     def value(self, key: str) -> object:
         """The value of one setting of the table, or its default; raises InvalidSetting naming where it stands."""

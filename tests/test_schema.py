@@ -277,6 +277,23 @@ def looking_back(ask: Ask, project: Path) -> None:
     assert kinds == ["purge", "remove", "merge", "create", "create"]
 
 
+def with_a_remote(ask: Ask, project: Path) -> None:
+    """Clones are pushed for the first time, again, instead of what was there, and held."""
+    remote = project.with_name("origin.git")
+    run_git("clone", "-q", "--bare", str(project), str(remote), cwd=project)
+    ask("new", "lost", cwd=project)
+    assert ask("push", "lost", cwd=project, code=1)["held"][0]["code"] == "no-remote"
+    run_git("remote", "add", "origin", str(remote), cwd=project)
+    path = ask.new("one", cwd=project)
+    make_commit(path, {"one.txt": "one\n"}, "one")
+
+    assert ask("push", "one", "--dry-run", cwd=project)["pushed"][0]["old"] is None
+    assert ask("push", "one", "lost", "--atomic", cwd=project)["held"] == []
+    assert ask("push", "one", cwd=project)["pushed"][0]["old"] is not None
+    run_git("commit", "-q", "--amend", "-m", "reworded", cwd=path)
+    assert ask("push", cwd=path)["pushed"][0]["overwritten"]
+
+
 def mending(ask: Ask, project: Path) -> None:
     """The doctor finds nothing, then a clone's fault and a foreign one, and mends them."""
     assert ask("doctor", cwd=project)["findings"] == []
@@ -432,6 +449,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     looking_back: {"new", "diff", "merge", "prune", "log"},
+    with_a_remote: {"new", "push"},
     mending: {"new", "doctor"},
     hooks: {"new", "path", "trust", "untrust", "hook", "uninstall"},
     showing_agents: {"agents"},

@@ -44,6 +44,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "adopt": (("adopt", "../linked"), {"sqlite3", "pluggy", *CLICK}),
     "rename": (("rename", "one", "two"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
     "undo": (("undo",), {"sqlite3", "ctypes", *CLICK}),
+    "push": (("push", "one"), {"sqlite3", *CLICK}),
     "merge": (("merge", "one"), {"sqlite3", "pluggy", *CLICK}),
     "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
     "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK}),
@@ -77,11 +78,13 @@ sys.exit(code)
 
 @pytest.fixture
 def project(khlone: Khlone, repository: Path) -> Path:
-    """A repository with a clone, a linked worktree and something in the trash, whose plugins are cached."""
+    """A repository with a clone, a linked worktree, a remote and something in the trash, whose plugins are cached."""
     new(khlone, repository, "one")
     new(khlone, repository, "gone")
     assert khlone("remove", "gone", cwd=repository).code == 0
     run_git("worktree", "add", "-q", "-b", "linked", "../linked", cwd=repository)
+    run_git("clone", "-q", "--bare", str(repository), "../origin.git", cwd=repository)
+    run_git("remote", "add", "origin", "../origin.git", cwd=repository)
     return repository
 
 

@@ -13,8 +13,9 @@ from khlone.output import visible
 @click.option("--trash", is_flag=True, help="Delete old trash for good, instead of removing clones.")
 @click.option("--age", metavar="AGE", help="With --trash: what is older goes (90m, 12h, 30d, 2w).")
 @click.option("--size", metavar="SIZE", help="With --trash: the oldest goes until this much is left (500M, 10G).")
+@click.option("--fetch", is_flag=True, help="Fetch first what the targets follow: a branch may have landed there.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, change nothing.")
-def command(context: Context, *, trash: bool, age: str | None, size: str | None, dry_run: bool) -> None:
+def command(context: Context, *, trash: bool, age: str | None, size: str | None, fetch: bool, dry_run: bool) -> None:
     """Remove every clone that is integrated, clean and idle; with --trash delete old trash for good.
 
     Without --age and --size the settings khlone.trash.age (30d) and khlone.trash.size hold.
@@ -24,7 +25,9 @@ def command(context: Context, *, trash: bool, age: str | None, size: str | None,
 
     if not trash and (age is not None or size is not None):
         raise UsageError("--age and --size go with --trash")
-    request = prune.PruneRequest(trash=trash, age=age, size=size, dry_run=dry_run)
+    if trash and fetch:
+        raise UsageError("--fetch goes without --trash")
+    request = prune.PruneRequest(trash=trash, age=age, size=size, fetch=fetch, dry_run=dry_run)
     result = prune.prune(context.app(), request)
     if context.output.as_json:
         kept = [{"name": one.name, "code": one.code, "message": one.message} for one in result.kept]

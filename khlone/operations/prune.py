@@ -15,7 +15,7 @@ from pathlib import Path
 from khlone.app import App
 from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive, Untouched, UsageError
 from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
-from khlone.operations import create, permission, purge, recovery, remove, sweep, undo
+from khlone.operations import create, fetching, permission, purge, recovery, remove, sweep, undo
 from khlone.registry import TrashRecord
 from khlone.setting_table import as_bytes, as_seconds
 from khlone.values import dataclass
@@ -27,18 +27,23 @@ _DOUBTFUL_S = 180 * 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneRequest:
-    """What `prune` was asked for. With `trash` the trash is pruned instead of the clones."""
+    """What `prune` was asked for. With `trash` the trash is pruned instead of the clones.
+
+    With `fetch` it is asked first what has landed on the upstreams of targets meanwhile.
+    """
 
     trash: bool = False
     age: str | None = None
     size: str | None = None
+    fetch: bool = False
     dry_run: bool = False
 
 
 def prune(app: App, request: PruneRequest) -> PruneResult:
     """Remove every clone that is done with, or purge the trash.
 
-    Raises UsageError or InvalidSetting for a bad age or size, NotPermitted inside a session.
+    Raises UsageError or InvalidSetting for a bad age or size, NotPermitted inside a session, and
+    with `fetch` RemoteFailed, CredentialsMissing or Locked, before anything is removed.
     """
     limits = _limits(app, request) if request.trash else None
     if not request.dry_run:
@@ -54,6 +59,9 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
         if not request.dry_run:
             sweep.sweep(app)
         return PruneResult(removed=(), kept=kept, purged=purged)
+    if request.fetch:
+        targets = sorted({clone.target for clone in app.registry.clones() if clone.target is not None})
+        fetching.fetch_targets(app, targets, dry_run=request.dry_run)
     removed: list[Removed] = []
     left: list[Kept] = []
     clones = app.registry.clones()

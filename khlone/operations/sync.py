@@ -28,7 +28,18 @@ from khlone.errors import (
 )
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Synced, SyncResult, Unsynced
-from khlone.operations import candidates, changes, integration, journal, landing, moving, recovery, remove, undo
+from khlone.operations import (
+    candidates,
+    changes,
+    fetching,
+    integration,
+    journal,
+    landing,
+    moving,
+    recovery,
+    remove,
+    undo,
+)
 from khlone.operations.moving import Move
 from khlone.registry import Operation
 from khlone.repository import RefUpdate
@@ -75,8 +86,8 @@ class SyncPlan:
 def sync(app: App, request: SyncRequest) -> SyncResult:
     """Bring the target into each named clone, or into all; a refusal keeps that one and the rest goes on.
 
-    Raises NoSuchClone, UsageError, InvalidSetting or, with `fetch`, GitFailed before any
-    clone is changed.
+    Raises NoSuchClone, UsageError, InvalidSetting or, with `fetch`, RemoteFailed, CredentialsMissing
+    or Locked before any clone is changed.
     """
     if request.everything and request.names:
         raise UsageError("--all takes every clone, so NAME cannot be given too")
@@ -260,7 +271,7 @@ def _upstreams(app: App, clones: Sequence[CloneRecord], *, dry_run: bool) -> dic
         if dry_run:
             app.told(f"would fetch from {remote}; its branches are taken as they were fetched last")
         else:
-            app.repository.git("fetch", "--quiet", "--no-write-fetch-head", "--no-auto-maintenance", "--", remote)
+            fetching.fetch(app, remote)
     usable = ((target, _usable(app, target, upstream)) for target, upstream in found)
     return {target: upstream for target, upstream in usable if upstream is not None}
 

@@ -352,7 +352,7 @@ def test_a_fetch_that_fails_changes_nothing(
     before = refs(git, project)
     (tmp_path / "remote.git").rename(tmp_path / "gone.git")
 
-    refused(khlone("sync", "a", "--fetch", "--json", cwd=project), "git-failed")
+    refused(khlone("sync", "a", "--fetch", "--json", cwd=project), "remote-failed")
 
     assert refs(git, project) == before
     assert fetches.exists()

@@ -25,4 +25,9 @@ OUTSIDE = {
     "sync.finished",
     "undo.undone",
     "undo.finished",
+    "fetch.begun",
+    "fetch.fetched",
+    "fetch.ended",
+    "push.pushed",
+    "push.followed",
 }

@@ -29,6 +29,8 @@ RENAME = [name for name in faults.POINTS if name.startswith("rename.")]
 SYNC = [name for name in faults.POINTS if name.startswith("sync.")]
 PURGE = [name for name in faults.POINTS if name.startswith("purge.")]
 TAKE_BACK = [name for name in faults.POINTS if name.startswith("undo.")]
+PUSH = [name for name in faults.POINTS if name.startswith("push.")]
+FETCH = [name for name in faults.POINTS if name.startswith("fetch.")]
 
 
 @pytest.fixture
@@ -522,8 +524,54 @@ def test_a_purge_that_fails_half_way_is_told_and_tried_again(sandbox: Sandbox, p
     assert sandbox.violations() == []
 
 
+@pytest.fixture
+def remote(sandbox: Sandbox) -> Path:
+    """The bare repository `origin`, whose main the repository's follows and is one commit behind of."""
+    path = sandbox.root / "origin.git"
+    sandbox.write(sandbox.repository, {"src/there.txt": "there\n"})
+    sandbox.commit(sandbox.repository, "there")
+    sandbox.git("clone", "-q", "--bare", str(sandbox.repository), str(path))
+    sandbox.git("reset", "-q", "--hard", "HEAD~")
+    sandbox.git("remote", "add", "origin", str(path))
+    sandbox.git("config", "branch.main.remote", "origin")
+    sandbox.git("config", "branch.main.merge", "refs/heads/main")
+    return path
+
+
+@pytest.mark.parametrize("point", FETCH)
+def test_a_killed_fetch_is_made_again_by_the_next_who_wants_one(sandbox: Sandbox, remote: Path, point: str) -> None:
+    sandbox.khlone("new", "one")
+
+    kill_at(sandbox, point, "sync", "one", "--fetch")
+    assert sandbox.violations() == []
+    tip = sandbox.git("rev-parse", "main", cwd=remote)
+    assert sandbox.khlone("sync", "one", "--fetch").code == 0
+
+    assert sandbox.git("rev-parse", "one") == sandbox.git("rev-parse", "origin/main") == tip
+    recovered(sandbox)
+
+
+@pytest.mark.parametrize("point", PUSH)
+def test_a_killed_push_is_completed_by_the_next(sandbox: Sandbox, remote: Path, point: str) -> None:
+    sandbox.khlone("new", "one")
+    sandbox.write(sandbox.clone_path("one"), {"src/mine.txt": "mine\n"})
+    sandbox.commit(sandbox.clone_path("one"), "mine")
+
+    kill_at(sandbox, point, "push", "one")
+    assert sandbox.violations() == []
+    done = sandbox.khlone("push", "one", "--json")
+
+    assert done.code == 0, done
+    assert (
+        sandbox.git("rev-parse", "one", cwd=remote)
+        == sandbox.git("rev-parse", "one", "origin/one").splitlines()[0] + "\n"
+    )
+    assert sandbox.git("rev-parse", "--abbrev-ref", "one@{upstream}") == "origin/one\n"
+    recovered(sandbox)
+
+
 def test_every_fault_point_is_killed_by_a_test_here() -> None:
     covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored", "merge.pinned"}
-    covered |= {*PURGE, *ADOPT, *RENAME, *SYNC, *TAKE_BACK, "adopt.undo"}
+    covered |= {*LANDING, *PURGE, *ADOPT, *RENAME, *SYNC, *TAKE_BACK, *FETCH, *PUSH, "adopt.undo"}
 
     assert covered == set(faults.POINTS)

@@ -1,0 +1,1 @@
+"""Tests of what talks to remotes: local bare repositories, and a fake gh and glab."""
