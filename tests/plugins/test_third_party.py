@@ -357,12 +357,15 @@ def test_a_session_that_is_not_admitted_ends_with_75_and_starts_nothing(
 ) -> None:
     enable("full")
 
-    made = refused(khlone("new", "one", "--json", "-x", "false", cwd=repository), "not-admitted", 75)
+    made = document(khlone("new", "one", "--json", "-x", "false", cwd=repository), "new", 75)
     inside = khlone("exec", "one", "--", str(KHLONE), "exec", "one", "--", "echo", "inner", cwd=repository)
     forbidden = refused(khlone("exec", "one", "--json", "--", "make", cwd=repository), "forbidden")
     everywhere = khlone("exec", "--all", "--", "false", cwd=repository)
 
-    assert made["message"] == "no session may start in one now: 0 are enough for false (full)"
+    assert [clone["name"] for clone in made["clones"]] == ["one"]
+    (unrun,) = made["failed"]
+    assert (unrun["name"], unrun["code"]) == ("one", "not-admitted")
+    assert unrun["message"] == "no session may start in one now: 0 are enough for false (full)"
     assert clone_names(khlone, repository) == ["one"], "new keeps the clone"
     assert (inside.code, inside.out) == (75, "")
     assert "1 are enough for echo inner (full)" in inside.err
