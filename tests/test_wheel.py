@@ -124,6 +124,8 @@ def test_it_says_what_it_needs_and_under_which_licence(wheel: Path, names: set[s
         "gitpython",
         "pluggy",
         "psutil",
+        "rich",
+        "tomlkit",
     }
 
 

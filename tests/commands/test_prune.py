@@ -143,6 +143,7 @@ def test_the_clone_it_is_called_from_stays(khlone: Khlone, git: Git, commit: Com
     merged(khlone, git, commit, project, "here")
     merged(khlone, git, commit, project, "other")
     path = project.with_name("project.clones") / "here"
+    git("config", "--global", "khlone.session.allow", "prune", cwd=project)
     if place == "exec":
         done = khlone("exec", "here", "--", str(KHLONE), "prune", "--json", cwd=project)
     elif place == "session elsewhere":
