@@ -22,11 +22,13 @@ from khlone.app import App
 from khlone.config_dir import MARKER as CONFIG_MARKER
 from khlone.config_dir import cache_root, state_root
 from khlone.errors import CloneBusy, KhloneError, SessionLive
+from khlone.generated import RECORD_FILE
 from khlone.model import CloneRecord, CloneState
 from khlone.operations import create, githooks, hook_places, journal, permission, purge, recovery, setup
 from khlone.operations.setup import FileChange
 from khlone.operations.undo import admin_path
 from khlone.plugin_log import LOG_FILE
+from khlone.port_leases import LEASE_FILE, LOCK_FILE
 from khlone.registry import TrashRecord
 from khlone.repository import RefUpdate, null_oid
 from khlone.trust import Approvals
@@ -36,7 +38,7 @@ from khlone.values import dataclass
 ASIDE = "khlone-leaving"
 _WHERE_REFS_STAY = ("refs/heads", "refs/tags", "refs/remotes")
 #: What is the whole account's, and goes with the last repository.
-_OF_ACCOUNT = (trust.FILE, "trust.lock", LOG_FILE, f"{LOG_FILE}.1", "hooks", "reports")
+_OF_ACCOUNT = (trust.FILE, "trust.lock", LOG_FILE, f"{LOG_FILE}.1", LOCK_FILE, "plugins/deps", "hooks", "reports")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +188,7 @@ def _drop_config_dir(app: App, clone: CloneRecord, leaving: _Leaving) -> None:
 
 def _holds_files(place: Path) -> bool:
     """Whether anything lies in a clone's private folder beside what khlone itself keeps there."""
-    own = {CONFIG_MARKER, "logs", "run"}
+    own = {CONFIG_MARKER, LEASE_FILE, RECORD_FILE, "logs", "run"}
     rest = [place / name for name in os.listdir(place) if name not in own]
     return any(not path.is_dir() or any(names for _, _, names in os.walk(path)) for path in rest)
 
@@ -315,6 +317,7 @@ def _leave_account(app: App, leaving: _Leaving) -> None:
     for path in (*(root / name for name in _OF_ACCOUNT), cache):
         if files.exists(path) and leaving.remove("account", path):
             files.remove_tree(path)
+    _drop_empty(root / "plugins")
     _drop_empty(root)
     if files.exists(root):
         leaving.keep("account", root, "it holds what khlone cannot judge", asked=False)

@@ -87,6 +87,8 @@ def used(khlone: Khlone, project: Path, *, scope: str = "--all") -> Path:
     assert khlone("exec", "stays", "--", "true", cwd=project).code == 0
     assert khlone("remove", "goes", cwd=project).code == 0
     assert khlone("plugins", cwd=project).code == 0
+    write(Path(os.environ["XDG_STATE_HOME"], "khlone/plugins/deps"), {"1-npm.log": "said\n"})
+    assert list(Path(os.environ["XDG_STATE_HOME"], "khlone").glob("repositories/*/clones/*/ports.json"))
     write(clone, {"draft.txt": "not committed\n"})
     return clone
 
