@@ -113,6 +113,8 @@ POINTS: tuple[str, ...] = (
     "fetch.ended",
     "push.pushed",
     "push.followed",
+    "pr.pushed",
+    "pr.opened",
 )
 
 _known = frozenset(POINTS)

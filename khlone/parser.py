@@ -27,6 +27,7 @@ VERBS = {
     "diff": "Show what a clone has changed since it left its target.",
     "sync": "Bring what the target has into clones.",
     "push": "Bring the branches of clones to their remote.",
+    "pr": "Open a pull request of a clone, or show the one that is open.",
     "merge": "Bring the branches of clones back to their target.",
     "adopt": "Make a clone of a worktree that is there.",
     "rename": "Give a clone another name.",

@@ -19,6 +19,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from khlone.parser import VERBS
+from tests.remotes.forge import fake_forge
 from tests.support import KHLONE, ROOT, Khlone, make_commit, run_git, run_khlone, write
 
 FOLDER = ROOT / "docs" / "schema"
@@ -294,6 +295,18 @@ def with_a_remote(ask: Ask, project: Path) -> None:
     assert ask("push", cwd=path)["pushed"][0]["overwritten"]
 
 
+def proposing(ask: Ask, project: Path) -> None:
+    """A pull request would be opened, is opened, and is found again."""
+    run_git("clone", "-q", "--bare", str(project), "../origin.git", cwd=project)
+    run_git("remote", "add", "origin", "../origin.git", cwd=project)
+    environment = {"PATH": f"{fake_forge(project.parent / 'programs', 'gh')}:{os.environ['PATH']}"}
+    path = ask.new("one", cwd=project)
+    make_commit(path, {"one.txt": "one\n"}, "one")
+
+    assert ask("pr", "one", "--dry-run", cwd=project, env=environment)["url"] is None
+    assert [ask("pr", cwd=path, env=environment)["opened"] for _ in range(2)] == [True, False]
+
+
 def mending(ask: Ask, project: Path) -> None:
     """The doctor finds nothing, then a clone's fault and a foreign one, and mends them."""
     assert ask("doctor", cwd=project)["findings"] == []
@@ -450,6 +463,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     looking_back: {"new", "diff", "merge", "prune", "log"},
     with_a_remote: {"new", "push"},
+    proposing: {"new", "pr"},
     mending: {"new", "doctor"},
     hooks: {"new", "path", "trust", "untrust", "hook", "uninstall"},
     showing_agents: {"agents"},

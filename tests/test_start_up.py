@@ -12,6 +12,7 @@ import pytest
 
 from khlone.parser import VERBS
 from tests.commands.steps import new
+from tests.remotes.forge import fake_forge
 from tests.support import Khlone, run_git
 
 #: Third-party packages, and modules of the standard library that cost more than 5 ms.
@@ -45,6 +46,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "rename": (("rename", "one", "two"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
     "undo": (("undo",), {"sqlite3", "ctypes", *CLICK}),
     "push": (("push", "one"), {"sqlite3", *CLICK}),
+    "pr": (("pr", "one", "--dry-run", "--into", "old"), {"sqlite3", *CLICK}),
     "merge": (("merge", "one"), {"sqlite3", "pluggy", *CLICK}),
     "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
     "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK}),
@@ -77,14 +79,16 @@ sys.exit(code)
 
 
 @pytest.fixture
-def project(khlone: Khlone, repository: Path) -> Path:
-    """A repository with a clone, a linked worktree, a remote and something in the trash, whose plugins are cached."""
+def project(khlone: Khlone, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a clone, a linked worktree, a remote and something in the trash; plugins are cached."""
     new(khlone, repository, "one")
     new(khlone, repository, "gone")
     assert khlone("remove", "gone", cwd=repository).code == 0
     run_git("worktree", "add", "-q", "-b", "linked", "../linked", cwd=repository)
     run_git("clone", "-q", "--bare", str(repository), "../origin.git", cwd=repository)
+    run_git("branch", "old", "main~", cwd=repository)
     run_git("remote", "add", "origin", "../origin.git", cwd=repository)
+    monkeypatch.setenv("PATH", f"{fake_forge(repository.parent / 'programs', 'gh')}:{os.environ['PATH']}")
     return repository
 
 

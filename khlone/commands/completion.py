@@ -17,7 +17,8 @@ SHELLS = ("bash", "zsh", "fish")
 #: Which words a verb takes where it takes words: names of clones, or what is in the trash.
 _TAKES = {
     **dict.fromkeys(
-        ("show", "path", "env", "cd", "exec", "diff", "merge", "push", "remove", "log", "sync", "rename"), "@clones"
+        ("show", "path", "env", "cd", "exec", "diff", "merge", "push", "pr", "remove", "log", "sync", "rename"),
+        "@clones",
     ),
     "restore": "@trash",
     "completion": " ".join(SHELLS),

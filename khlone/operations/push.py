@@ -86,7 +86,6 @@ def push(app: App, request: PushRequest) -> PushResult:
     Raises NoSuchClone, UsageError or InvalidSetting before anything is pushed.
     """
     clones = [app.require_clone(name) for name in dict.fromkeys(request.names or (None,))]
-    limit_s = app.settings.network_timeout_s
     app.prepare_state()
     if not request.dry_run:
         recovery.recover(app)
@@ -106,18 +105,22 @@ def push(app: App, request: PushRequest) -> PushResult:
     batches = [plans] if request.atomic and plans else [[plan] for plan in plans]
     pushed: list[Pushed] = []
     for batch in batches:
-        outcome = _push(app, batch, request, limit_s)
-        faults.point("push.pushed")
+        outcome = _carry_out(app, configured, batch, request)
         for plan in batch:
             refusal = outcome[plan.clone.id]
-            if refusal is not None:
+            if refusal is None:
+                pushed.append(_as_pushed(plan))
+            else:
                 held.append(as_held(plan.clone.name, refusal))
-                continue
-            pushed.append(_as_pushed(plan))
-            if not request.dry_run:
-                _follow(app, configured, plan)
-        faults.point("push.followed")
     return PushResult(pushed=pushed, held=held)
+
+
+def push_one(app: App, configured: Configured, plan: PushPlan, request: PushRequest) -> Pushed:
+    """Push one branch; raises what refuses it: PushRejected, RemoteFailed or CredentialsMissing."""
+    refusal = _carry_out(app, configured, [plan], request)[plan.clone.id]
+    if refusal is not None:
+        raise refusal
+    return _as_pushed(plan)
 
 
 def as_held(name: str, error: KhloneError) -> Held:
@@ -204,10 +207,21 @@ def _has_had(app: App, clone: CloneRecord, oid: str) -> bool:
 # -- executing -----------------------------------------------------------------------------
 
 
-def _push(
-    app: App, plans: Sequence[PushPlan], request: PushRequest, limit_s: float
+def _carry_out(
+    app: App, configured: Configured, plans: Sequence[PushPlan], request: PushRequest
 ) -> Mapping[str, KhloneError | None]:
     """Push some branches at once to their one remote; returns what refused each, by the id of its clone."""
+    outcome = _push(app, plans, request)
+    faults.point("push.pushed")
+    for plan in plans:
+        if outcome[plan.clone.id] is None and not request.dry_run:
+            _follow(app, configured, plan)
+    faults.point("push.followed")
+    return outcome
+
+
+def _push(app: App, plans: Sequence[PushPlan], request: PushRequest) -> Mapping[str, KhloneError | None]:
+    limit_s = app.settings.network_timeout_s
     first = plans[0]
     leases = [f"--force-with-lease={plan.clone.ref}:{plan.old or ''}" for plan in plans]
     runs_hooks = request.verify and not request.dry_run

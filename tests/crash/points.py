@@ -30,4 +30,6 @@ OUTSIDE = {
     "fetch.ended",
     "push.pushed",
     "push.followed",
+    "pr.pushed",
+    "pr.opened",
 }

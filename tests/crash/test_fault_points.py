@@ -11,6 +11,7 @@ import pytest
 
 from khlone import faults
 from tests.crash.points import OUTSIDE
+from tests.remotes.forge import fake_forge
 from tests.sandbox import Sandbox
 
 KILLED = -9
@@ -30,6 +31,7 @@ SYNC = [name for name in faults.POINTS if name.startswith("sync.")]
 PURGE = [name for name in faults.POINTS if name.startswith("purge.")]
 TAKE_BACK = [name for name in faults.POINTS if name.startswith("undo.")]
 PUSH = [name for name in faults.POINTS if name.startswith("push.")]
+PROPOSE = [name for name in faults.POINTS if name.startswith("pr.")]
 FETCH = [name for name in faults.POINTS if name.startswith("fetch.")]
 
 
@@ -570,8 +572,26 @@ def test_a_killed_push_is_completed_by_the_next(sandbox: Sandbox, remote: Path, 
     recovered(sandbox)
 
 
+@pytest.mark.parametrize("point", PROPOSE)
+def test_a_killed_pr_leads_to_one_pull_request(sandbox: Sandbox, remote: Path, point: str) -> None:
+    sandbox.khlone("new", "one")
+    sandbox.write(sandbox.clone_path("one"), {"src/mine.txt": "mine\n"})
+    sandbox.commit(sandbox.clone_path("one"), "mine")
+    programs = fake_forge(sandbox.root / "programs", "gh")
+    sandbox.environment["PATH"] = f"{programs}:{sandbox.environment['PATH']}"
+
+    kill_at(sandbox, point, "pr", "one")
+    done = sandbox.khlone("pr", "one", "--json")
+
+    assert done.code == 0, done
+    assert done.json()["number"] == 1
+    assert sandbox.git("rev-parse", "one", cwd=remote) == sandbox.git("rev-parse", "one")
+    recovered(sandbox)
+
+
 def test_every_fault_point_is_killed_by_a_test_here() -> None:
     covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored", "merge.pinned"}
-    covered |= {*LANDING, *PURGE, *ADOPT, *RENAME, *SYNC, *TAKE_BACK, *FETCH, *PUSH, "adopt.undo"}
+    covered |= {*LANDING, *PURGE, *ADOPT, *RENAME, *SYNC, *TAKE_BACK, *FETCH, *PUSH, *PROPOSE, "adopt.undo"}
 
-    assert covered == set(faults.POINTS)
+    # Those of uninstall are killed where it is tested, with an account of its own.
+    assert covered == {point for point in faults.POINTS if not point.startswith("uninstall.")}
