@@ -1,7 +1,7 @@
 """Where are the private folders of a clone, and how do they come and go?
 
     <state>/khlone/repositories/<repository id>/clones/<clone id>/
-        khlone.json  config/<agent>/  base/<agent>.json  cache/<agent>/  logs/  run/
+        khlone.json  config/<agent>/  base/<agent>.json  keys/<agent>.json  cache/<agent>/  logs/  run/
     <state>/khlone/repositories/<repository id>/trash/<clone id>/<operation id>/
 
 All of it is 0700, outside every repository, since secrets and transcripts must not travel
@@ -91,6 +91,10 @@ class ConfigDirs:
     def base_path(self, clone_id: str, agent: str) -> Path:
         """Where is written down what an agent's config dir was filled with."""
         return self.clone_path(clone_id) / "base" / f"{_part(agent)}.json"
+
+    def key_path(self, clone_id: str, agent: str) -> Path:
+        """Where is written down what an agent in a clone gets its key from."""
+        return self.clone_path(clone_id) / "keys" / f"{_part(agent)}.json"
 
     def cache_path(self, clone_id: str, agent: str) -> Path:
         """Where an agent in a clone may keep what can be made again."""

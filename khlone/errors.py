@@ -335,6 +335,48 @@ class UnknownAgent(KhloneError):
         )
 
 
+class AgentNeedsKey(KhloneError):
+    """This version of an agent can share no login, and no token or key was given to it."""
+
+    code = "agent-needs-key"
+
+    def __init__(self, agent: str, version: str | None, clone: str, why: str, tokens: Sequence[str]) -> None:
+        super().__init__(
+            f"{agent} {version or 'of unknown version'} would log other clones out: {why}",
+            hint=f"use a newer {agent}, set {_some(tokens)}, or git khlone agents key {clone} --file FILE",
+            agent=agent,
+            version=version,
+            clone=clone,
+        )
+
+
+class AgentConfigUnsound(KhloneError):
+    """A file of the user's for an agent is empty, cut off or was reset, so nothing is merged into it."""
+
+    code = "unsound-agent-config"
+
+    def __init__(self, path: Path, problem: str, agent: str) -> None:
+        super().__init__(
+            f"{path} {problem}",
+            hint=f"git khlone agents restore {agent} puts the last good copy back",
+            path=path,
+            agent=agent,
+        )
+
+
+class KeyNotUsable(KhloneError):
+    """The key that was assigned to a clone cannot be had from where it is."""
+
+    code = "key-not-usable"
+
+    def __init__(self, clone: str, why: str, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"no key for {clone}: {why}",
+            hint=hint or f"assign another one: git khlone agents key {clone} --file FILE",
+            clone=clone,
+        )
+
+
 class CommandNotFound(KhloneError):
     """The command to run in a clone cannot be started."""
 

@@ -126,6 +126,18 @@ class Locks:
             yield held
 
     @contextlib.contextmanager
+    def users_file(self, path: Path, *, wait_s: float = STATE_WAIT_S) -> Iterator[HeldLock]:
+        """Only one khlone at a time changes a file of the user's; nests in operation locks alone."""
+        import hashlib
+
+        digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        held = self._acquire(self._folder / f"file-{digest}.lock", wait_s, what=str(path))
+        try:
+            yield held
+        finally:
+            held.release()
+
+    @contextlib.contextmanager
     def repository(
         self, *, wait_s: float = STATE_WAIT_S, told: Callable[[str], None] | None = None
     ) -> Iterator[HeldLock]:

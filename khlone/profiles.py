@@ -49,9 +49,11 @@ class ConfigItem:
     it is a JSON object, merged key by key by `agents refresh` and `agents promote`; then
     `keys` are the keys at the top that are shared at all (none: every one), and `depths`
     says for one of them down to which level keys are merged on their own (2: each server
-    in `mcpServers` is one). `sound_keys` are those of which at least one is there unless
-    the program has reset its file. `moves_paths` means that JSON files of a copied folder
-    hold absolute paths into it. `is_credential` marks what `Login.LINK` links.
+    in `mcpServers` is one). `per_repository` names keys at the top that have an entry for
+    each repository, by its path, and the keys of such an entry that may go back to the
+    user. `sound_keys` are those of which at least one is there unless the program has
+    reset its file. `moves_paths` means that JSON files of a copied folder hold absolute
+    paths into it. `is_credential` marks what `Login.LINK` links.
     """
 
     name: str
@@ -61,6 +63,7 @@ class ConfigItem:
     as_json: bool = False
     keys: Sequence[str] = ()
     depths: Mapping[str, int] = field(default_factory=dict)
+    per_repository: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sound_keys: Sequence[str] = ()
     moves_paths: bool = False
     is_credential: bool = False
@@ -118,7 +121,8 @@ class AgentProfile:
     `{path}` and `{name}` are replaced. `strip` names inherited variables that must not
     reach the program. `key_variables` hold keys that bill by use: an inherited one is
     taken away unless it was chosen; the first gets a key that was assigned to a clone.
-    `token_variables` hold long-lived tokens of a subscription.
+    `token_variables` hold long-lived tokens of a subscription, or choose another provider:
+    with one of them no login is needed.
 
     `home` is the user's own config dir, `items` what of it goes where. `locks` are names
     of lock files and folders of the program, which khlone never makes. `own_hooks` are
@@ -182,6 +186,17 @@ class FoundAgent:
     def held(self) -> AgentVersions:
         """What holds for the installed version."""
         return self.profile.of_version(self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What was done about one item, or one `key` of it with dots between levels; `clone` is `None` for the user's."""
+
+    clone: str | None
+    item: str
+    what: str
+    key: str | None = None
+    message: str | None = None
 
 
 def version_key(version: str) -> tuple[int, ...]:

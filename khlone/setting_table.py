@@ -114,6 +114,7 @@ _AGENT_KEYS = (
     ("link", Kind.WORDS, "the items of that folder that a clone has links to"),
     ("never", Kind.WORDS, "the items of that folder that no clone has"),
     ("login", Kind.TEXT, "how it logs in, `own` or `key`"),
+    ("inherit-key", Kind.FLAG, "whether keys that bill by use are passed on to clones where they are inherited"),
 )
 
 SETTINGS = (

@@ -84,6 +84,10 @@ class Settings:
         """The agent of a new clone."""
         return str(self.value("agent"))
 
+    def inherits_key(self, agent: str) -> bool:
+        """Whether a key in the environment is passed on to an agent."""
+        return self.value(f"agents.{agent.lower()}.inherit-key") is True
+
     @property
     def worktree(self) -> str:
         """The template of a new worktree's path."""

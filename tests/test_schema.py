@@ -335,6 +335,10 @@ def showing_agents(ask: Ask, project: Path) -> None:
 
     assert names == ["claude", "generic"]
     assert {item["sharing"] for item in shown["items"]} == {"generate", "copy", "link", "never"}
+    ask.new("one", "--agent", "claude", cwd=project)
+    write(Path(os.environ["HOME"]), {".claude/settings.json": '{"model": "opus"}'})
+    changes = ask("agents", "refresh", "one", cwd=project)["changes"]
+    assert [(one["item"], one["key"], one["what"]) for one in changes] == [("settings.json", "model", "updated")]
 
 
 def showing_plugins(ask: Ask, project: Path) -> None:
@@ -466,7 +470,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     proposing: {"new", "pr"},
     mending: {"new", "doctor"},
     hooks: {"new", "path", "trust", "untrust", "hook", "uninstall"},
-    showing_agents: {"agents"},
+    showing_agents: {"agents", "new"},
     showing_plugins: {"plugins"},
     settings: {"config"},
     git_hooks: {"new", "path", "hooks"},

@@ -2,34 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from khlone.commands import Context, verb
 from khlone.errors import UsageError
 from khlone.output import visible
-from khlone.profiles import ConfigItem, FoundAgent, Sharing
+from khlone.profiles import Change, ConfigItem, FoundAgent, Sharing
 
+#: Which actions take an option.
+_OPTIONS = {
+    "everywhere": ("refresh",),
+    "keys": ("promote",),
+    "dry_run": ("refresh", "promote", "restore"),
+    **dict.fromkeys(("file", "command", "remove"), ("key",)),
+}
+_WORDS = {"everywhere": "all", "keys": "key", "dry_run": "dry-run"}
 _HEADS = ("AGENT", "VERSION", "FOUND", "ISOLATION")
 
 
 @verb("agents")
-@click.argument("action", type=click.Choice(("list", "show")), default="list")
+@click.argument("action", type=click.Choice(("list", "show", "refresh", "promote", "key", "restore")), default="list")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-def command(context: Context, *, action: str, names: tuple[str, ...]) -> None:
+@click.option("--all", "everywhere", is_flag=True, help="refresh: every clone.")
+@click.option("--key", "keys", metavar="K", multiple=True, help="promote: only this key, levels separated by dots.")
+@click.option("--dry-run", is_flag=True, help="refresh, promote, restore: only say what would change.")
+@click.option("--file", metavar="F", help="key: take it from this file, which must be yours alone.")
+@click.option("--command", metavar="C", help="key: take it from what this command prints, without a shell.")
+@click.option("--remove", is_flag=True, help="key: take it away again.")
+def command(context: Context, *, action: str, names: tuple[str, ...], **options: Any) -> int | None:
     """Show which agents there are, and how each is kept to its clone.
 
     `show` says of some agents what of the user's config a clone shares with it, and why.
+    `refresh` brings what the user has changed since into clones, `promote` what a clone has
+    changed into the user's own; what both have changed stays as it is on both sides. `key`
+    gives a clone a key of its own, read anew each time something is started there. `restore`
+    puts the last good copy back where an agent's file of the user's was emptied or reset.
     """
-    from khlone.operations import agents
-
-    app = context.plain_app()
+    for option, value in options.items():
+        if value and action not in _OPTIONS[option]:
+            raise UsageError(f"{action} takes no --{_WORDS.get(option, option)}")
     if action == "list" and names:
         raise UsageError("list takes no NAME", hint="git khlone agents show NAME")
     if action == "show" and not names:
         raise UsageError("show which agent?", hint="git khlone agents show NAME")
+    if action in ("list", "show"):
+        _list(context, action, names)
+    elif action == "refresh":
+        _refresh(context, names, everywhere=options["everywhere"], dry_run=options["dry_run"])
+    elif action == "promote":
+        return _promote(context, names, keys=options["keys"], dry_run=options["dry_run"])
+    elif action == "restore":
+        _restore(context, names, dry_run=options["dry_run"])
+    else:
+        _key(context, names, **{name: options[name] for name in ("file", "command", "remove")})
+    return None
+
+
+def _refresh(context: Context, names: tuple[str, ...], *, everywhere: bool, dry_run: bool) -> None:
+    from khlone.operations import agent_changes
+
+    if everywhere and names:
+        raise UsageError("--all and NAME exclude each other")
+    app = context.app()
+    if everywhere:
+        clones = app.registry.clones() if app.has_registry else []
+    else:
+        clones = [app.require_clone(name) for name in names or (None,)]
+    changes = [change for clone in clones for change in agent_changes.refresh(app, clone, dry_run=dry_run)]
+    _changes(context, "refresh", changes, dry_run=dry_run)
+
+
+def _promote(context: Context, names: tuple[str, ...], *, keys: tuple[str, ...], dry_run: bool) -> int:
+    from khlone.operations import agent_changes
+
+    if len(names) > 1:
+        raise UsageError("promote takes one clone")
+    app = context.app()
+    clone = app.require_clone(names[0] if names else None)
+    changes = agent_changes.promote(app, clone, keys=keys, dry_run=dry_run)
+    _changes(context, "promote", changes, dry_run=dry_run)
+    return 1 if any(one.what == "conflict" for one in changes) else 0
+
+
+def _restore(context: Context, names: tuple[str, ...], *, dry_run: bool) -> None:
+    from khlone.operations import agent_changes, agents
+
+    if len(names) != 1:
+        raise UsageError("restore takes one agent", hint="git khlone agents restore claude")
+    app = context.plain_app()
+    changes = agent_changes.put_back(app, agents.require_profile(app, names[0]), dry_run=dry_run)
+    _changes(context, "restore", changes, dry_run=dry_run)
+
+
+def _key(context: Context, names: tuple[str, ...], *, file: str | None, command: str | None, remove: bool) -> None:
+    from khlone.operations import agent_keys, environment
+
+    if len(names) > 1 or (file is not None) + (command is not None) + remove != 1:
+        raise UsageError("key takes one clone, and one of --file, --command and --remove")
+    app = context.app()
+    clone = app.require_clone(names[0] if names else None)
+    profile = environment.profile_of(app, clone)
+    place = None if file is None else Path(context.directory or Path.cwd(), file)
+    agent_keys.assign(app, clone, profile, file=place, command=command)
+    what = "removed" if remove else "assigned"
+    _changes(context, "key", [Change(clone=clone.name, item="key", what=what)])
+
+
+def _changes(context: Context, action: str, changes: Sequence[Change], *, dry_run: bool = False) -> None:
+    if context.output.as_json:
+        document = {"action": action, "dry_run": dry_run, "agents": [], "changes": changes}
+        context.output.document("agents", document)
+    if not changes:
+        context.output.tell("nothing to change")
+    for one in changes:
+        where = f"{one.clone}: " if one.clone else ""
+        key = f" {visible(one.key)}" if one.key else ""
+        why = f": {visible(one.message)}" if one.message else ""
+        context.output.answer(f"{where}{visible(one.item)}{key} {one.what}{why}")
+
+
+def _list(context: Context, action: str, names: tuple[str, ...]) -> None:
+    from khlone.operations import agents
+
+    app = context.plain_app()
     wanted = names if action == "show" else (None,)
     found = [one for name in wanted for one in agents.find_agents(app, name)]
     if context.output.as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from khlone.commands import Context, verb
@@ -27,7 +29,9 @@ def command(context: Context, *, fix: bool, host_gone: str | None) -> int:
     if host_gone is not None and not fix:
         raise UsageError("--host-gone mends, so it needs --fix", hint="git khlone doctor --fix --host-gone HOST")
     app = context.plain_app()
-    findings = doctor.diagnose(app, fix=fix, host_gone=host_gone)
+    may_ask = fix and sys.stdin.isatty() and not context.output.as_json
+    offer = (lambda text: click.confirm(visible(text), default=False, err=True)) if may_ask else (lambda _: False)
+    findings = doctor.diagnose(app, fix=fix, host_gone=host_gone, offer=offer)
     if context.output.as_json:
         context.output.document("doctor", {"findings": findings})
     for finding in findings:

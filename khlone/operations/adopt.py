@@ -29,7 +29,7 @@ from khlone.errors import (
 )
 from khlone.locks import HeldLock
 from khlone.model import Clone, CloneRecord, CloneState, Isolation, NewRequest, OperationKind, Outcome, utc_now
-from khlone.operations import agents, create, journal, names, recovery, undo
+from khlone.operations import agent_dirs, agents, create, journal, names, recovery, undo
 from khlone.profiles import AgentProfile
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, is_oid, null_oid
@@ -239,7 +239,7 @@ def _advance(app: App, plan: AdoptPlan, lock: HeldLock) -> None:
         else:
             app.config_dirs.publish(clone.id, plan.operation, plan.profile.name, durable=durable)
         faults.point("adopt.config-dir")
-        app.plugins.populate_config_dir(journal.as_clone(clone), plan.profile, config_dir)
+        agent_dirs.fill(app, clone, plan.profile, config_dir)
     if not worktrees.is_linked(clone.path, admin):
         # The link is a relative one: everything else here compares it with the whole path.
         files.write_atomic(clone.path / ".git", worktrees.link_content(admin), mode=0o666, durable=durable)

@@ -8,17 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from khlone import config_dir, files
-from khlone.app import App
+from khlone.app import SESSION_VARIABLES, App
 from khlone.errors import KhloneError, UnknownAgent
+from khlone.model import CloneRecord
 from khlone.profiles import AgentProfile, AgentVersions, FoundAgent, Login
 
+#: What an agent's config dir was filled with is written down in no more than this.
+MOST_RECORD_BYTES = 64 << 20
 
-def profiles(app: App, wanted: str | None = None) -> dict[str, AgentProfile]:
+
+def profiles(app: App, wanted: str | None = None, *, clone: CloneRecord | None = None) -> dict[str, AgentProfile]:
     """Every agent profile by name, as it is for the user also where an agent in a clone asks.
 
-    Raises PluginClash or PluginFailed; with `wanted` only where that agent is not there.
+    With `clone`, as it was for the user when that was made. Raises PluginClash or
+    PluginFailed; with `wanted` only where that agent is not there.
     """
-    return app.plugins.agents(app.settings.values, wanted, environment=user_environment(app))
+    environment = user_environment(app, None if clone is None else app.config_dirs.clone_path(clone.id))
+    return app.plugins.agents(app.settings.values, wanted, environment=environment)
 
 
 def require_profile(app: App, name: str) -> AgentProfile:
@@ -62,10 +68,11 @@ def how_it_logs_in(held: AgentVersions) -> str:
 # -- the user, seen from inside a clone ----------------------------------------------------
 
 
-def user_environment(app: App) -> Mapping[str, str]:
+def user_environment(app: App, clone: Path | None = None) -> Mapping[str, str]:
     """The environment as the user has it: in a clone, the variables that move an agent's config are the clone's.
 
-    What they were for the user was written down when the clone was made, and is taken from there.
+    What they were for the user was written down when the clone was made, and is taken from
+    there; from the private folder `clone` at last.
     """
     environment = dict(app.environment)
     try:
@@ -73,8 +80,13 @@ def user_environment(app: App) -> Mapping[str, str]:
     except KhloneError:
         return environment
     places = {config_dir.clone_of(root, value) for value in environment.values() if value.startswith(str(root))}
-    for place in places - {None}:
-        assert place is not None
+    places.discard(None)
+    for place in (*places, clone):
+        if place is None:
+            continue
+        if place is not clone:
+            for name in SESSION_VARIABLES:
+                environment.pop(name, None)
         for name, value in _outer(place).items():
             if value is None:
                 environment.pop(name, None)
@@ -88,7 +100,7 @@ def _outer(place: Path) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     with contextlib.suppress(OSError):
         for record in sorted((place / "base").iterdir()):
-            with contextlib.suppress(OSError, ValueError, RecursionError, KhloneError):
-                outer = json.loads(files.read_regular(record) or b"{}")["environment"]
+            with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError, KhloneError):
+                outer = json.loads(files.read_regular(record, most=MOST_RECORD_BYTES) or b"{}")["environment"]
                 found |= {str(name): value if value is None else str(value) for name, value in outer.items()}
     return found

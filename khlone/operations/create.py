@@ -28,7 +28,7 @@ from khlone.errors import (
 )
 from khlone.locks import HeldLock
 from khlone.model import Clone, CloneRecord, CloneState, Isolation, NewRequest, OperationKind, Outcome, utc_now
-from khlone.operations import agents, include, journal, large_files, names, recovery, submodules, undo
+from khlone.operations import agent_dirs, agents, include, journal, large_files, names, recovery, submodules, undo
 from khlone.profiles import AgentProfile
 from khlone.registry import folded
 from khlone.repository import RefUpdate, null_oid
@@ -308,7 +308,7 @@ def _build(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
 
     config_dir = app.config_dirs.publish(clone.id, plan.operation, plan.profile.name, durable=durable)
     faults.point("create.config-dir")
-    app.plugins.populate_config_dir(journal.as_clone(clone), plan.profile, config_dir)
+    agent_dirs.fill(app, clone, plan.profile, config_dir)
 
     clone.path.parent.mkdir(parents=True, exist_ok=True)
     _publish_admin(app, plan, durable=durable)

@@ -8,8 +8,9 @@ what is foreign and poisons the repository is moved to quarantine, never deleted
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from khlone import files, sessions, values, worktrees
@@ -17,7 +18,7 @@ from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.locks import HeldLock
 from khlone.model import GONE_STATES, CloneRecord, CloneState, Finding, Severity
-from khlone.operations import githooks, inspect, journal, names, rebuild, recovery, repair, sweep, undo
+from khlone.operations import agents, githooks, inspect, journal, names, rebuild, recovery, repair, sweep, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -27,10 +28,17 @@ _INITIALIZING_AFTER_S = 60.0
 _MOVING = frozenset({CloneState.CREATING, CloneState.REMOVING, CloneState.MERGING})
 
 
-def diagnose(app: App, *, fix: bool = False, host_gone: str | None = None) -> list[Finding]:
+def _nothing_offered(_: str) -> bool:
+    return False
+
+
+def diagnose(
+    app: App, *, fix: bool = False, host_gone: str | None = None, offer: Callable[[str], bool] = _nothing_offered
+) -> list[Finding]:
     """Every finding, most of them with what would mend it; with `fix`, mended where that is safe.
 
-    `host_gone` names a host that will not come back: what it began is mended too.
+    `offer` is asked before a file of the user's own is changed. `host_gone` names a host
+    that will not come back: what it began is mended too.
     """
     if not app.state_dir.exists() and not fix:
         return [*_foreign_entries(app, fix=False), *_git_works(app)]
@@ -45,6 +53,7 @@ def diagnose(app: App, *, fix: bool = False, host_gone: str | None = None) -> li
     findings += _leftovers(app, fix=fix)
     findings += githooks.examine(app, fix=fix)
     findings += _git_works(app)
+    findings += _agents(app, offer if fix else _nothing_offered)
     if app.has_registry:
         findings += app.plugins.diagnose(inspect.list_clones(app, status=False))
     return findings
@@ -221,6 +230,32 @@ def _age_s(path: Path) -> float:
         return time.time() - path.lstat().st_mtime
     except OSError:
         return 0.0
+
+
+# -- the user's own ------------------------------------------------------------------------
+
+
+def _agents(app: App, offer: Callable[[str], bool]) -> Iterator[Finding]:
+    """The user's files that clones are not seeded with, of the agents that clones have."""
+    used = {clone.agent for clone in app.registry.clones() if clone.agent} if app.has_registry else set()
+    for name in sorted(used):
+        from khlone.operations import agent_changes
+
+        profile = None
+        with contextlib.suppress(KhloneError):
+            profile = agents.profiles(app, name).get(name)
+        if profile is None:
+            continue
+        for item, source, problem, has_copy in agent_changes.unsound(app, profile):
+            question = f"{source} {problem}: put the last good copy back, and keep the bad one beside it?"
+            fixed = has_copy and offer(question) and bool(agent_changes.put_back(app, profile))
+            yield Finding(
+                code="unsound-agent-config",
+                severity=Severity.WARNING,
+                message=f"{source} {problem}; clones get {'the last good copy' if has_copy else f'no {item.name}'}",
+                fix=f"git khlone agents restore {name}" if has_copy else f"start {name} once outside of clones",
+                fixed=fixed,
+            )
 
 
 # -- our clones ---------------------------------------------------------------------------------

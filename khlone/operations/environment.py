@@ -15,8 +15,8 @@ from khlone import files, process
 from khlone.app import SESSION_VARIABLES, App
 from khlone.errors import InvalidSetting, KhloneError, PluginClash
 from khlone.model import CloneRecord
-from khlone.operations import agents, journal
-from khlone.profiles import AgentProfile, AgentVersions, Login
+from khlone.operations import agent_dirs, agent_keys, agents, journal
+from khlone.profiles import AgentProfile, AgentVersions, FoundAgent, Login
 
 #: What names the ports of a clone: those of another one must not be inherited.
 _PORT_VARIABLE = re.compile(r"KHLONE_PORT(S|_COUNT|_\d+)?")
@@ -25,7 +25,7 @@ _PORT_VARIABLE = re.compile(r"KHLONE_PORT(S|_COUNT|_\d+)?")
 def profile_of(app: App, clone: CloneRecord) -> AgentProfile:
     """The agent profile of a clone; a bare one, with a warning, when its plugin is gone."""
     name = clone.agent or "generic"
-    found = agents.profiles(app, name).get(name)
+    found = agents.profiles(app, name, clone=clone).get(name)
     if found is None:
         app.told(f"warning: no plugin knows agent {name!r} any more; its variables are not set")
         return AgentProfile(name=name)
@@ -35,31 +35,41 @@ def profile_of(app: App, clone: CloneRecord) -> AgentProfile:
 def additions(app: App, clone: CloneRecord, *, session_id: str | None = None) -> dict[str, str]:
     """The variables that are the clone's own, keys aside; raises PluginClash when two plugins disagree."""
     profile = profile_of(app, clone)
-    return _additions(app, clone, profile, _held(app, profile, ()), session_id)
+    return _additions(app, clone, profile, _installed(app, profile, ()).held, session_id)
 
 
 def complete(app: App, clone: CloneRecord, *, session_id: str, command: Sequence[str]) -> dict[str, str]:
-    """The whole environment of a command that is started in the clone."""
+    """The whole environment of a command that is started in the clone.
+
+    Raises AgentNeedsKey, KeyNotUsable, InvalidSetting or PluginClash.
+    """
     profile = profile_of(app, clone)
-    held = _held(app, profile, command)
+    found = _installed(app, profile, command)
+    held = found.held
     dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, "OLDPWD"}
     inherited = {
         name: value
         for name, value in process.scrubbed(app.environment).items()
         if name not in dropped and not _PORT_VARIABLE.fullmatch(name)
     }
-    found = _additions(app, clone, profile, held, session_id)
-    return {**inherited, **found, "PWD": os.fspath(clone.path)}
+    taken, given = agent_keys.apply(app, clone, profile, inherited)
+    kept = {name: value for name, value in inherited.items() if name not in taken}
+    whole = {**kept, **_additions(app, clone, profile, held, session_id), **given, "PWD": os.fspath(clone.path)}
+    if command and profile.executable and os.path.basename(command[0]) == os.path.basename(profile.executable):
+        agent_keys.require_login(clone, profile, held, found.version, whole)
+    return whole
 
 
-def _held(app: App, profile: AgentProfile, command: Sequence[str]) -> AgentVersions:
-    """What holds for the version of the agent that the command starts, else of the one on PATH."""
+def _installed(app: App, profile: AgentProfile, command: Sequence[str]) -> FoundAgent:
+    """The agent that the command starts, else the one on PATH."""
     program = None
     if command and profile.executable and os.sep in command[0]:
         named = Path(command[0])
         program = named if named.name == Path(profile.executable).name and named.is_absolute() else None
     # Asking for its version is of use only where something depends on it.
-    return agents.find(app, profile, program).held if len(profile.versions) > 1 else profile.of_version(None)
+    if len(profile.versions) > 1:
+        return agents.find(app, profile, program)
+    return FoundAgent(profile=profile, plugin="", path=program, version=None)
 
 
 def _additions(
@@ -99,6 +109,7 @@ def _of_agent(app: App, clone: CloneRecord, profile: AgentProfile, held: AgentVe
     found = dict.fromkeys(profile.config_variables, config_dir)
     found |= dict.fromkeys(profile.temp_variables, places.get("temp", ""))
     found |= dict.fromkeys(profile.cache_variables, places.get("cache", ""))
+    agent_dirs.assert_credentials(app, clone, profile, held)
     if held.login is Login.STORE and profile.store is not None:
         found |= dict.fromkeys(profile.credential_variables, os.fspath(profile.store))
     for variable, template in templates.items():

@@ -188,7 +188,7 @@ def _drop_config_dir(app: App, clone: CloneRecord, leaving: _Leaving) -> None:
 
 def _holds_files(place: Path) -> bool:
     """Whether anything lies in a clone's private folder beside what khlone itself keeps there."""
-    own = {CONFIG_MARKER, LEASE_FILE, RECORD_FILE, "logs", "run"}
+    own = {CONFIG_MARKER, LEASE_FILE, RECORD_FILE, "base", "cache", "keys", "logs", "run"}
     rest = [place / name for name in os.listdir(place) if name not in own]
     return any(not path.is_dir() or any(names for _, _, names in os.walk(path)) for path in rest)
 

@@ -4,23 +4,20 @@ A config dir of its own, absolute, with the credentials still in the user's one 
 links and copies of `.credentials.json` log the other clones out from 2.1.118 on, and
 `CLAUDE_SECURESTORAGE_CONFIG_DIR` exists since 2.1.145. The fresh dir is seeded, since a
 warm one writes nothing at the start: `.claude.json` is generated from the user's, by the
-keys in `USER_KEYS` and without projects; `settings.json` is copied, because the program
-writes through a link; `LINKED` are links, since they are only read.
-
-Nothing is written outside the config dir, and `.credentials.json` is never touched.
+keys in `USER_KEYS`; `settings.json` is copied, because the program writes through a link;
+`LINKED` are links, since they are only read. Nothing here writes a file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from khlone import AgentProfile, AgentReading, AgentVersions, Clone, ConfigItem, Login, Sharing, hookimpl
-from khlone.errors import StateUnsafe
-from khlone.files import read_regular, write_atomic
+from khlone.model import Location
 from khlone.values import dataclass
 
 AGENT = "claude"
@@ -42,6 +39,13 @@ USER_KEYS = (
     "userID",
     "verbose",
 )
+#: What else says that the file is an up-to-date one: without it the program writes at its first start.
+_WARM = re.compile(
+    r"firstStartVersion|machineID|pluginUsage|seenNotifications|numStartups|has(Reset|Seen|Shown|Acknowledged)\w*"
+    r"|\w+Migration(Complete|Version|Done)"
+)
+#: What of a project's entry is the user's choice for that repository.
+PROJECT_KEYS = ("mcpServers", "enabledMcpjsonServers", "disabledMcpjsonServers")
 #: At least one of these is there unless the file is empty or was reset.
 SOUND_KEYS = ("hasCompletedOnboarding", "mcpServers", "oauthAccount")
 #: What is linked from the user's dir: read, never written.
@@ -125,9 +129,6 @@ STRIPPED = (
 _STATE = ".claude.json"
 _CONFIG = "CLAUDE_CONFIG_DIR"
 _STORE = "CLAUDE_SECURESTORAGE_CONFIG_DIR"
-#: Old versions kept every prompt in `.claude.json`; above this it is not the user's settings any more.
-_MOST_STATE_BYTES = 64 << 20
-_MOST_SETTINGS_BYTES = 1 << 20
 
 
 @hookimpl
@@ -145,7 +146,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
         temp_variables=("CLAUDE_CODE_TMPDIR",),
         credential_variables=(_STORE,),
         key_variables=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
-        token_variables=("CLAUDE_CODE_OAUTH_TOKEN",),
+        token_variables=("CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"),
         environment=ENVIRONMENT,
         strip=STRIPPED,
         home=None if user is None else user.config,
@@ -169,6 +170,7 @@ def _items(user: UserDirs | None) -> tuple[ConfigItem, ...]:
             as_json=True,
             keys=USER_KEYS,
             depths={"mcpServers": 2, "customApiKeyResponses": 2, "projects": 4},
+            per_repository={"projects": PROJECT_KEYS},
             sound_keys=SOUND_KEYS,
             why="written at every start; the user's keys, this repository's trust and MCP servers, no other project",
         ),
@@ -194,39 +196,34 @@ def _items(user: UserDirs | None) -> tuple[ConfigItem, ...]:
 
 
 @hookimpl
-def khlone_populate_config_dir(agent: AgentProfile, config_dir: Path) -> None:
-    """Seed the config dir from the user's; what is absent, damaged or unreadable there is left out."""
-    user = find_user_dirs(os.environ)
-    if agent.name != AGENT or user is None:
-        return
-    state = _load_object(user.state)
-    seed = {key: state[key] for key in USER_KEYS if key in state}
-    if seed:
-        _write_object(config_dir / ".claude.json", seed)
-    settings = _read(user.config / "settings.json", _MOST_SETTINGS_BYTES)
-    if settings is not None:
-        write_atomic(config_dir / "settings.json", settings, durable=False)
-    for name in LINKED:
-        target = os.path.realpath(user.config / name)
-        if os.path.isfile(target) if name.endswith(".md") else os.path.isdir(target):
-            with contextlib.suppress(FileExistsError):
-                os.symlink(target, config_dir / name)
+def khlone_agent_item(
+    clone: Clone, agent: AgentProfile, item: ConfigItem, source: bytes | None, location: Location
+) -> bytes | None:
+    """Make `.claude.json` of the user's: the user's keys, and of projects the repository of the clone alone."""
+    if (agent.name, item.name) != (AGENT, _STATE) or source is None:
+        return None
+    state = json.loads(source)
+    seed = {key: value for key, value in state.items() if key in USER_KEYS or _WARM.fullmatch(key)}
+    root = None if location.bare else location.main_worktree
+    if root is not None:
+        projects = state.get("projects")
+        known = projects.get(os.fspath(root)) if isinstance(projects, dict) else None
+        entry = _project(known if isinstance(known, dict) else {})
+        # 2.1.112 and later look under the main worktree, older ones under the linked one.
+        seed["projects"] = {os.fspath(root): entry, os.fspath(clone.path): entry}
+    return json.dumps(seed, indent=2).encode() + b"\n"
 
 
-@hookimpl
-def khlone_prepare(clone: Clone) -> None:
-    """Pass on the user's trust in the repository to its clone, where the user has given it."""
-    user = find_user_dirs(os.environ)
-    if clone.agent != AGENT or clone.config_dir is None or user is None:
-        return
-    root = find_main_worktree(clone.path)
-    seeded = _load_object(clone.config_dir / ".claude.json")
-    if root is None or not seeded or not _is_trusted(_load_object(user.state), root):
-        return
-    trust = {"hasTrustDialogAccepted": True, "allowedTools": [], "history": []}
-    # 2.1.112 and later look under the main worktree, older ones under the linked one.
-    projects = {os.fspath(root): trust, os.fspath(clone.path): trust}
-    _write_object(clone.config_dir / ".claude.json", {**seeded, "projects": projects})
+def _project(known: Mapping[str, object]) -> dict[str, object]:
+    """The entry of a clone's repository: servers the user has added to it, and the user's trust where it was given.
+
+    Arrays are there since 1.0.72 ends without them; what was allowed elsewhere is asked again.
+    """
+    entry: dict[str, object] = {"allowedTools": [], "history": []}
+    entry |= {key: known[key] for key in PROJECT_KEYS if key in known}
+    if known.get("hasTrustDialogAccepted") is True:
+        entry["hasTrustDialogAccepted"] = True
+    return entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,42 +255,5 @@ def find_user_dirs(environment: Mapping[str, str]) -> UserDirs | None:
     return UserDirs(config=config, state=config / ".claude.json", store=store or fallback)
 
 
-def find_main_worktree(worktree: Path) -> Path | None:
-    """The main worktree that a linked one belongs to; None for a bare repository or a submodule."""
-    line = (_read(worktree / ".git", 1 << 16) or b"").decode(errors="surrogateescape").strip()
-    if not line.startswith("gitdir: "):
-        return None
-    admin = Path(os.path.normpath(worktree / line.removeprefix("gitdir: ")))
-    common = admin.parent.parent
-    return common.parent if admin.parent.name == "worktrees" and common.name == ".git" else None
-
-
 def _absolute(value: str | None) -> Path | None:
     return Path(os.path.normpath(value)) if value and os.path.isabs(value) else None
-
-
-def _is_trusted(state: Mapping[str, object], root: Path) -> bool:
-    projects = state.get("projects")
-    project = projects.get(os.fspath(root)) if isinstance(projects, dict) else None
-    return isinstance(project, dict) and project.get("hasTrustDialogAccepted") is True
-
-
-def _read(path: Path, most: int) -> bytes | None:
-    """The content of the user's file, through links of the user's; None when it cannot serve."""
-    try:
-        return read_regular(Path(os.path.realpath(path)), most=most)
-    except (OSError, StateUnsafe):
-        return None
-
-
-def _load_object(path: Path) -> dict[str, object]:
-    """The JSON object in a file; empty when there is none, or only a damaged one."""
-    try:
-        found = json.loads(_read(path, _MOST_STATE_BYTES) or b"")
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write_object(path: Path, content: Mapping[str, object]) -> None:
-    write_atomic(path, json.dumps(content, indent=2).encode() + b"\n", durable=False)

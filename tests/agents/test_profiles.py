@@ -69,7 +69,7 @@ def test_the_users_store_is_named_to_versions_that_know_it(
 ) -> None:
     program(tmp_path / "bin", "claude", f"echo {version}")
     env = {**on_path(tmp_path / "bin"), "CLAUDE_CONFIG_DIR": "/odd/{name}"}
-    new(khlone, repository, "one", "--agent", "claude")
+    assert khlone("new", "one", "--agent", "claude", cwd=repository, env=env).code == 0
 
     found = environment(khlone, repository, "one", env)
 

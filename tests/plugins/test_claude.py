@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from khlone_plugins import claude
 
-from khlone.model import Clone, CloneState, Isolation
+from khlone.app import App
+from khlone.model import CloneRecord, CloneState, Isolation
+from khlone.operations import agent_dirs
 from khlone.plugins import Plugins
 from khlone.profiles import AgentProfile
 
@@ -32,6 +34,7 @@ OTHERS: dict[str, object] = {
     "cachedChangelog": "words",
 }
 TRUST = {"hasTrustDialogAccepted": True, "allowedTools": [], "history": []}
+NO_TRUST: dict[str, object] = {"allowedTools": [], "history": []}
 
 
 @pytest.fixture
@@ -73,18 +76,19 @@ def git(*arguments: str, cwd: Path) -> None:
     subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True)
 
 
-def clone_at(path: Path, config_dir: Path, agent: str = "claude") -> Clone:
-    """A clone as hooks see it."""
-    return Clone(
+def clone_at(path: Path, config_dir: Path) -> CloneRecord:
+    """A clone as the registry knows it."""
+    return CloneRecord(
         id="c1",
         name="x",
         branch="x",
+        branch_owned=True,
         target="main",
         base="0" * 40,
-        head="0" * 40,
         path=path,
+        admin="x",
         state=CloneState.CREATING,
-        agent=agent,
+        agent="claude",
         isolation=Isolation.CONFIG,
         config_dir=config_dir,
         created_at="2026-01-01T00:00:00Z",
@@ -96,10 +100,27 @@ def profile() -> AgentProfile:
     return Plugins.of(claude).agents({}, environment=os.environ)["claude"]
 
 
-def populate(config_dir: Path, agent: str = "claude") -> None:
-    """Fill the config dir, through the front that khlone uses."""
-    clone = clone_at(Path("/nowhere"), config_dir, agent)
-    Plugins.of(claude).populate_config_dir(clone, AgentProfile(name=agent), config_dir)
+def populate(config_dir: Path, *, where: Path | None = None, agent: str = "claude") -> list[str]:
+    """Fill the config dir of a clone of the repository `where`, as khlone does; returns what was told."""
+    folder = config_dir.parents[2]
+    if where is None:
+        where = folder / "empty"
+        git("init", "-q", str(where), cwd=folder)
+    told: list[str] = []
+    app = App.open(where, told=told.append, plugins=Plugins.of(claude))
+    wanted = profile() if agent == "claude" else AgentProfile(name=agent)
+    agent_dirs.fill(app, clone_at(folder / "x", config_dir), wanted, config_dir)
+    return told
+
+
+def places(config_dir: Path) -> tuple[Path, Path]:
+    """The main worktree that `populate` makes, and the clone's."""
+    return config_dir.parents[2] / "empty", config_dir.parents[2] / "x"
+
+
+def projects(config_dir: Path) -> object:
+    """The projects that the clone's `.claude.json` has."""
+    return json.loads((config_dir / ".claude.json").read_bytes())["projects"]
 
 
 def write_state(path: Path, **more: object) -> None:
@@ -167,7 +188,10 @@ def test_a_fresh_dir_gets_the_users_keys_and_no_projects(home: Path, config_dir:
     populate(config_dir)
 
     seeded = config_dir / ".claude.json"
-    assert json.loads(seeded.read_bytes()) == STATE
+    assert json.loads(seeded.read_bytes()) == {
+        **STATE,
+        "projects": dict.fromkeys(map(str, places(config_dir)), NO_TRUST),
+    }
     assert stat.S_IMODE(seeded.stat().st_mode) == 0o600
     assert sorted(os.listdir(config_dir)) == [".claude.json"]
 
@@ -183,11 +207,11 @@ def test_settings_are_copied_and_the_rest_is_linked_to_its_real_place(
     (home / ".claude" / "skills").mkdir()
     (home / ".claude" / "CLAUDE.md").write_text("be brief")
     (home / ".claude" / "commands").symlink_to(tmp_path / "nowhere")
-    (home / ".claude" / "output-styles").write_text("a file where a folder belongs")
+    (home / ".claude" / "output-styles").mkdir()
 
     populate(config_dir)
 
-    assert sorted(os.listdir(config_dir)) == ["CLAUDE.md", "agents", "settings.json", "skills"]
+    assert sorted(os.listdir(config_dir)) == ["CLAUDE.md", "agents", "output-styles", "settings.json", "skills"]
     assert not (config_dir / "settings.json").is_symlink()
     assert (config_dir / "settings.json").read_text() == '{"model": "x"}'
     assert stat.S_IMODE((config_dir / "settings.json").stat().st_mode) == 0o600
@@ -199,7 +223,7 @@ def test_credentials_history_and_sessions_never_reach_a_clone(home: Path, config
     user = home / ".claude"
     for name in (".credentials.json", "history.jsonl", "settings.local.json"):
         (user / name).write_text("{}")
-    for name in ("projects", "sessions", "todos", "plugins", "backups"):
+    for name in ("projects", "sessions", "todos", "backups"):
         (user / name).mkdir()
 
     populate(config_dir)
@@ -221,9 +245,7 @@ def test_nothing_of_the_users_changes(home: Path, config_dir: Path) -> None:
     assert sorted(os.listdir(config_dir)) == [".claude.json", "agents", "settings.json"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b'{"theme": "dark"', b"[]", b"null", b'"x"', b"{}", b"\xff\xfe", b'{"a":' * 100_000]
-)
+@pytest.mark.parametrize("content", [b"", b'{"theme": "dark"', b"[]", b"null", b'"x"', b"\xff\xfe", b'{"a":' * 100_000])
 def test_a_damaged_source_seeds_nothing(home: Path, config_dir: Path, content: bytes) -> None:
     (home / ".claude.json").write_bytes(content)
 
@@ -294,27 +316,20 @@ def test_other_agents_are_none_of_its_business(home: Path, config_dir: Path) -> 
 # -- trust
 
 
-def prepared(config_dir: Path, worktree: Path, agent: str = "claude") -> object:
-    """The projects that the clone's `.claude.json` has once its worktree is there."""
-    Plugins.of(claude).prepare(clone_at(worktree, config_dir, agent))
-    return json.loads((config_dir / ".claude.json").read_bytes()).get("projects")
-
-
 @pytest.mark.parametrize("relative", [False, True])
 def test_trust_given_to_the_main_worktree_is_passed_on(
     home: Path, config_dir: Path, main_worktree: Path, tmp_path: Path, relative: bool
 ) -> None:
-    worktree = tmp_path / "project.clones" / "x"
-    git("worktree", "add", "-q", str(worktree), cwd=main_worktree)
+    outer = tmp_path / "outer"
+    git("worktree", "add", "-q", str(outer), cwd=main_worktree)
     if relative:  # as git 2.48 and newer write it with worktree.useRelativePaths
-        (worktree / ".git").write_text("gitdir: ../../project/.git/worktrees/x\n")
+        (outer / ".git").write_text("gitdir: ../project/.git/worktrees/outer\n")
     entry = {"hasTrustDialogAccepted": True, "history": ["a secret prompt"], "allowedTools": ["Bash"]}
     write_state(home / ".claude.json", projects={str(main_worktree): entry, "/elsewhere": entry})
-    populate(config_dir)
 
-    projects = prepared(config_dir, worktree)
+    populate(config_dir, where=outer)
 
-    assert projects == {str(main_worktree): TRUST, str(worktree): TRUST}
+    assert projects(config_dir) == {str(main_worktree): TRUST, str(tmp_path / "x"): TRUST}
     assert stat.S_IMODE((config_dir / ".claude.json").stat().st_mode) == 0o600
 
 
@@ -322,46 +337,35 @@ def test_trust_given_to_the_main_worktree_is_passed_on(
 def test_trust_that_was_not_given_is_not_invented(
     home: Path, config_dir: Path, main_worktree: Path, tmp_path: Path, accepted: object
 ) -> None:
-    worktree = tmp_path / "x"
-    git("worktree", "add", "-q", str(worktree), cwd=main_worktree)
     entry = {"hasTrustDialogAccepted": accepted}
     trusted = {"hasTrustDialogAccepted": True}
     write_state(home / ".claude.json", projects={str(main_worktree): entry, str(tmp_path): trusted})
-    populate(config_dir)
 
-    assert prepared(config_dir, worktree) is None
+    populate(config_dir, where=main_worktree)
+
+    assert projects(config_dir) == {str(main_worktree): NO_TRUST, str(tmp_path / "x"): NO_TRUST}
 
 
-def test_a_dir_that_was_not_seeded_stays_unseeded(
-    home: Path, config_dir: Path, main_worktree: Path, tmp_path: Path
+def test_servers_that_the_user_added_to_the_repository_come_along(
+    home: Path, config_dir: Path, main_worktree: Path
 ) -> None:
-    worktree = tmp_path / "x"
-    git("worktree", "add", "-q", str(worktree), cwd=main_worktree)
-    write_state(home / ".claude.json", projects={str(main_worktree): {"hasTrustDialogAccepted": True}})
+    entry = {"mcpServers": {"db": {"command": "db"}}, "enabledMcpjsonServers": ["a"], "lastCost": 3}
+    write_state(home / ".claude.json", projects={str(main_worktree): entry})
 
-    Plugins.of(claude).prepare(clone_at(worktree, config_dir))
+    populate(config_dir, where=main_worktree)
 
-    assert os.listdir(config_dir) == []
+    found = projects(config_dir)
+    assert isinstance(found, dict)
+    assert found[str(main_worktree)] == {**NO_TRUST, "mcpServers": entry["mcpServers"], "enabledMcpjsonServers": ["a"]}
 
 
 def test_the_clone_of_a_bare_repository_inherits_no_trust(
     home: Path, config_dir: Path, main_worktree: Path, tmp_path: Path
 ) -> None:
-    bare, worktree = tmp_path / "bare.git", tmp_path / "x"
+    bare = tmp_path / "bare.git"
     git("clone", "-q", "--bare", str(main_worktree), str(bare), cwd=tmp_path)
-    git("worktree", "add", "-q", str(worktree), cwd=bare)
     write_state(home / ".claude.json", projects={str(tmp_path): {"hasTrustDialogAccepted": True}})
-    populate(config_dir)
 
-    assert prepared(config_dir, worktree) is None
+    populate(config_dir, where=bare)
 
-
-def test_the_clone_of_another_agent_keeps_its_file(
-    home: Path, config_dir: Path, main_worktree: Path, tmp_path: Path
-) -> None:
-    worktree = tmp_path / "x"
-    git("worktree", "add", "-q", str(worktree), cwd=main_worktree)
-    write_state(home / ".claude.json", projects={str(main_worktree): {"hasTrustDialogAccepted": True}})
-    populate(config_dir)
-
-    assert prepared(config_dir, worktree, agent="generic") is None
+    assert "projects" not in json.loads((config_dir / ".claude.json").read_bytes())

@@ -1,0 +1,114 @@
+"""The real Claude Code, in clones: seeded so that it writes nothing at its start, and kept to its clone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.agents import real
+from tests.agents.steps import agent
+from tests.agents.test_config_dirs import config_dir, state
+from tests.commands.steps import document, new, tree
+from tests.support import Khlone
+
+pytestmark = pytest.mark.slow
+
+Environment = dict[str, str | None]
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the newest Claude Code, installed once a run."""
+    assert shutil.which("npm"), "npm is wanted"
+    return real.npm_install(tmp_path_factory.getbasetemp().parent / "agents", claude_package())
+
+
+def claude_package() -> str:
+    """What npm is asked for."""
+    return f"@anthropic-ai/claude-code@{real.CLAUDE_NEWEST}"
+
+
+@pytest.fixture
+def env(programs: Path) -> Iterator[Environment]:
+    """The environment of a user whose Claude Code was started before, so that its file is up to date."""
+    with real.model() as variables:
+        found = {**variables, "PATH": f"{programs}:{os.environ['PATH']}"}
+        first = {**os.environ, **{k: v for k, v in found.items() if v}, "ANTHROPIC_API_KEY": real.DUMMY_KEY}
+        words = ["claude", "-p", "hi"]
+        done = subprocess.run(words, env=first, cwd=os.environ["HOME"], stdin=subprocess.DEVNULL, timeout=100)
+        assert done.returncode == 0
+        mine = Path(os.environ["HOME"], ".claude.json")
+        mine.write_text(json.dumps({**json.loads(mine.read_bytes()), "theme": "dark", "hasCompletedOnboarding": True}))
+        yield found
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A file with a key that no service knows."""
+    path = tmp_path / "key"
+    path.write_text(real.DUMMY_KEY)
+    path.chmod(0o600)
+    return path
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """The events of a headless run."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def test_a_seeded_clone_answers_writes_no_config_and_touches_nothing_of_the_users(
+    khlone: Khlone, repository: Path, env: Environment, key: Path
+) -> None:
+    profile = agent(khlone, repository, "claude", env)
+    assert khlone("new", "one", "--agent", "claude", cwd=repository, env=env).code == 0
+    assert khlone("agents", "key", "one", "--file", str(key), cwd=repository, env=env).code == 0
+    place = config_dir(khlone, repository, "one")
+    mine = Path(os.environ["HOME"])
+    before = (place / ".claude.json").stat().st_ino, (place / ".claude.json").read_bytes(), tree(mine)
+
+    words = ("exec", "one", "--json", "--", "claude", *profile["headless"], "say hello")
+    result = document(khlone(*words, cwd=repository, env=env), "exec")["results"][0]
+
+    (end,) = [one for one in events(result["stdout"]) if one["type"] == "result"]
+    reading = profile["reading"]
+    assert (profile["version"], profile["login"]) == (real.CLAUDE_NEWEST, "store")
+    assert (result["exit"], end[reading["failed"]], end[reading["result"]]) == (0, False, real.ANSWER)
+    assert end[reading["usage"]]["output_tokens"] == 4
+    assert end[reading["cost_usd"]] >= 0
+    records = list(place.glob(reading["transcripts"]))
+    assert [path.stem for path in records] == [end[reading["session"]]]
+    after = (place / ".claude.json").stat().st_ino, (place / ".claude.json").read_bytes(), tree(mine)
+    assert after == before
+
+
+def test_a_server_that_claude_adds_in_a_clone_reaches_the_user_when_promoted(
+    khlone: Khlone, repository: Path, env: Environment, key: Path
+) -> None:
+    assert khlone("new", "one", "--agent", "claude", cwd=repository, env=env).code == 0
+    new(khlone, repository, "two", "--agent", "claude")
+    add = ("exec", "one", "--", "claude", "mcp", "add")
+    assert khlone(*add, "-s", "user", "everywhere", "--", "true", cwd=repository, env=env).code == 0
+    assert khlone(*add, "-s", "local", "here", "--", "true", cwd=repository, env=env).code == 0
+    mine = Path(os.environ["HOME"], ".claude.json")
+    untouched = mine.read_bytes()
+
+    promoted = document(khlone("agents", "promote", "one", "--json", cwd=repository, env=env), "agents")["changes"]
+    refreshed = document(khlone("agents", "refresh", "two", "--json", cwd=repository, env=env), "agents")["changes"]
+
+    assert b"everywhere" not in untouched
+    keys = ["mcpServers.everywhere", f"projects.{repository}.mcpServers.here"]
+    assert sorted(one["key"] for one in promoted) == keys
+    found = json.loads(mine.read_bytes())
+    assert list(found["mcpServers"]) == ["everywhere"]
+    assert list(found["projects"][str(repository)]["mcpServers"]) == ["here"]
+    assert {*keys} <= {one["key"] for one in refreshed}
+    listed = khlone("exec", "two", "--", "claude", "mcp", "get", "here", cwd=repository, env=env)
+    assert (listed.code, "here" in listed.out) == (0, True), listed
+    assert "everywhere" in state(config_dir(khlone, repository, "two"))["mcpServers"]
