@@ -24,6 +24,7 @@ from khlone.errors import (
     KhloneError,
     NoSuchRef,
     NoTarget,
+    SessionLive,
     TargetMismatch,
     TargetMoved,
 )
@@ -136,7 +137,9 @@ def _after(
 
         removal = remove.remove(app, [one.clone.name for one in landed])
         for kept in removal.kept:
-            app.told(f"warning: {kept.name} has landed but was not removed: {kept.message}")
+            # What is live may be a hook that was told of this very landing.
+            then = f"; when that has ended: git khlone remove {kept.name}" if kept.code == SessionLive.code else ""
+            app.told(f"warning: {kept.name} has landed but was not removed: {kept.message}{then}")
 
 
 def _common_target(clones: Sequence[CloneRecord], into: str | None) -> str:

@@ -10,17 +10,20 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from khlone.app import App
 from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive, Untouched, UsageError
 from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
-from khlone.operations import create, fetching, permission, purge, recovery, remove, sweep, undo
+from khlone.operations import create, fetching, permission, purge, recovery, remove, submodules, sweep, undo
 from khlone.registry import TrashRecord
 from khlone.setting_table import as_bytes, as_seconds
 from khlone.values import dataclass
 from khlone.worktrees import read_entry
 
+#: How many trash entries are deleted at once: most of the time goes into waiting for the disk.
+_AT_ONCE = 4
 #: A clock that is this far ahead of the last operation is doubted before anything goes by age.
 _DOUBTFUL_S = 180 * 86400.0
 
@@ -57,7 +60,7 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
     if limits is not None:
         kept, purged = _prune_trash(app, *limits, request)
         if not request.dry_run:
-            sweep.sweep(app)
+            _sweep(app)
         return PruneResult(removed=(), kept=kept, purged=purged)
     if request.fetch:
         targets = sorted({clone.target for clone in app.registry.clones() if clone.target is not None})
@@ -73,8 +76,13 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
         except KhloneError as error:
             left.append(_kept(clone.name, error))
     if not request.dry_run:
-        sweep.sweep(app)
+        _sweep(app)
     return PruneResult(removed=removed, kept=left, purged=())
+
+
+def _sweep(app: App) -> None:
+    sweep.sweep(app)
+    submodules.forget_handed_over(app)
 
 
 def _kept(name: str, error: KhloneError) -> Kept:
@@ -126,22 +134,48 @@ def _prune_trash(app: App, age_s: float, size: int | None, request: PruneRequest
     by_age = request.age is not None or not _is_clock_doubtful(app)
     if not by_age:
         app.told("warning: the clock is far ahead of the last operation here: nothing goes by age (say --age AGE)")
+    if by_age and not request.dry_run:
+        sweep.forget_undone(app, age_s)
     going = _chosen(entries, age_s if by_age else None, size)
+    if going and not request.dry_run:
+        size_mib = sum(entry.bytes for entry in going) / (1 << 20)
+        app.told(f"deleting {len(going)} of the trash, {size_mib:.1f} MiB")
+    # Once, before threads do: what is opened when first used.
+    _ = app.repository, app.config_dirs, app.locks
     kept: list[Kept] = []
     purged: list[str] = []
-    for number, entry in enumerate(going):
-        app.progress(number, len(going), f"purging {entry.clone.name}")
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
-            if request.dry_run:
-                purge.require_second_copy(app, entry)
-            elif purge.purge(app, entry):
-                app.told(f"{entry.clone.name} ({entry.id}): its files are deleted, what git has of them stays in trash")
-        except (KhloneError, OSError) as error:
-            failed = error if isinstance(error, KhloneError) else KhloneError(str(error))
-            kept.append(_kept(entry.clone.name, failed))
-        else:
-            purged.append(entry.id)
+            found = pool.map(lambda entry: _purge_one(app, entry, dry_run=request.dry_run), going)
+            for number, entry in enumerate(going):
+                app.progress(number, len(going), f"purging {entry.clone.name}")
+                error, stays = next(found)
+                if error is not None:
+                    kept.append(_kept(entry.clone.name, error))
+                    continue
+                purged.append(entry.id)
+                if not request.dry_run:
+                    what = "its files are deleted, what git has of them stays in trash" if stays else "deleted"
+                    app.told(f"{entry.clone.name} ({entry.id}): {what}")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # What was not begun stays in the trash.
+            raise
     return kept, purged
+
+
+def _purge_one(app: App, entry: TrashRecord, *, dry_run: bool) -> tuple[KhloneError | None, bool]:
+    """Purge one entry, or see whether that could be; what keeps it, and whether its snapshot stays restorable."""
+    try:
+        if dry_run:
+            purge.require_second_copy(app, entry)
+            return None, True
+        return None, purge.purge(app, entry)
+    except KhloneError as error:
+        return error, True
+    except OSError as error:
+        return KhloneError(str(error)), True
+    finally:
+        app.registry.close()
 
 
 def _chosen(entries: Sequence[TrashRecord], age_s: float | None, size: int | None) -> list[TrashRecord]:

@@ -238,6 +238,17 @@ def hand_over(app: App, clone: CloneRecord, lock: HeldLock) -> None:
             app.told(f"warning: commits of {clone.name} stay in {own} alone: {why[-1] if why else 'git failed'}")
 
 
+def forget_handed_over(app: App) -> None:
+    """Drop the refs of commits that a branch, a tag or a remote branch of the submodule has by now."""
+    for git_dir in _repositories(app.location.common_dir / "modules"):
+        listed = _ask(app, git_dir, "for-each-ref", "--format=%(objectname) %(refname)", "refs/khlone/clones")
+        for line in listed.text.splitlines():
+            oid, _, ref = line.partition(" ")
+            lasting = ("refs/heads", "refs/tags", "refs/remotes")
+            if _ask(app, git_dir, "for-each-ref", "--count=1", f"--contains={oid}", *lasting).text:
+                _ask(app, git_dir, "update-ref", "-d", ref, oid)
+
+
 def _is_kept(app: App, git_dir: Path, oid: str) -> bool:
     """Whether some ref of a repository keeps a commit."""
     return bool(_ask(app, git_dir, "for-each-ref", "--count=1", f"--contains={oid}").text)

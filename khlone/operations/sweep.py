@@ -18,6 +18,7 @@ from pathlib import Path
 from khlone import sessions
 from khlone.app import App
 from khlone.model import ProcessIdentity
+from khlone.repository import RefUpdate, null_oid
 
 #: A temporary file younger than this is left, whoever made it: writing one takes milliseconds.
 RESTED_S = 600.0
@@ -44,6 +45,23 @@ def sweep(app: App) -> int:
     if app.has_registry:
         app.locks.sweep_operations(lambda clone_id: _is_unknown(app, clone_id))
     return swept
+
+
+def forget_undone(app: App, age_s: float) -> None:
+    """Drop the refs under which undo keeps where a branch was, of operations older than that.
+
+    They hold what khlone had made of commits that their own branches have, for as long as
+    git's reflog would: what is older cannot be undone, since things have moved on.
+    """
+    listed = app.repository.git("for-each-ref", "--format=%(objectname) %(refname)", "refs/khlone/undo", check=False)
+    gone = []
+    for line in listed.text.splitlines():
+        oid, _, ref = line.partition(" ")
+        made = re.fullmatch(r"refs/khlone/undo/([0-9a-f]{12})[0-9a-f]{4}", ref)
+        if made is not None and time.time() - int(made[1], 16) / 1000 > age_s:
+            gone.append(RefUpdate(ref=ref, new=null_oid(oid), old=oid))
+    if gone:
+        app.repository.update_refs(gone, reason="khlone: prune", check=False)
 
 
 def _is_unknown(app: App, clone_id: str) -> bool:

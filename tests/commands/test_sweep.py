@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands.merging import merge, worked
 from tests.commands.steps import document, new, trash
 from tests.support import Commit, Git, Khlone
 
@@ -93,3 +94,31 @@ def test_a_first_new_that_is_refused_leaves_nothing_in_the_repository(
 
     assert done.code == 1
     assert not (place / ".git" / "khlone").exists()
+
+
+@pytest.mark.parametrize(("age", "left"), [("1h", 1), ("0s", 0)])
+def test_what_undo_keeps_of_a_branch_goes_with_the_age_of_the_trash(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, age: str, left: int
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    merge(khlone, project, "a")
+    assert khlone("undo", cwd=project).code == 0
+
+    assert khlone("prune", "--trash", "--age", age, "--dry-run", cwd=project).code == 0
+    assert len(git("for-each-ref", "refs/khlone/undo", cwd=project).splitlines()) == 1
+    assert khlone("prune", "--trash", "--age", age, cwd=project).code == 0
+
+    assert len(git("for-each-ref", "refs/khlone/undo", cwd=project).splitlines()) == left
+    assert git("rev-parse", "--verify", "a", cwd=project)
+
+
+def test_deleting_trash_says_how_much_it_is_and_what_has_gone(khlone: Khlone, project: Path) -> None:
+    for name in ("a", "b"):
+        (new(khlone, project, name) / "build.log").write_text("log\n")
+    assert khlone("remove", "a", "b", cwd=project).code == 0
+
+    done = khlone("prune", "--trash", "--age", "0s", cwd=project)
+
+    assert done.code == 0
+    assert "deleting 2 of the trash, " in done.err
+    assert done.err.count(": deleted\n") == 2

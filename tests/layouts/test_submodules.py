@@ -210,3 +210,24 @@ def test_a_new_that_was_killed_with_its_submodules_filled_leaves_nothing(
 
     assert footprint(git, project) == before
     assert list((project / ".git/khlone").glob("quarantine/*")) == []
+
+
+def test_what_was_handed_over_is_let_go_once_a_branch_has_it(
+    khlone: Khlone, git: Git, project: Path, commit: Commit
+) -> None:
+    clone, kept = new(khlone, project, "a"), project / "libs/outer"
+    tip = commit(clone / "libs/outer", {"outer.txt": "of the clone\n"}, "work in a submodule")
+    git("commit", "-q", "-a", "-m", "record it", cwd=clone)
+    document(khlone("merge", "a", "--json", cwd=project), "merge")
+
+    def handed_over() -> list[str]:
+        return git("for-each-ref", "--format=%(objectname)", "refs/khlone/clones", cwd=kept).split()
+
+    assert tip in handed_over()
+    khlone("prune", cwd=project)
+    assert handed_over() == [tip]
+    git("branch", "taken-up", tip, cwd=kept)
+
+    assert khlone("prune", cwd=project).code == 0
+
+    assert handed_over() == []
