@@ -157,8 +157,8 @@ class RepositoryUnsupported(KhloneError):
 
     code = "repository-unsupported"
 
-    def __init__(self, why: str, *, hint: str | None = None) -> None:
-        super().__init__(f"this repository cannot be used: {why}", hint=hint)
+    def __init__(self, why: str, *, hint: str | None = None, what: str = "this repository cannot be used") -> None:
+        super().__init__(f"{what}: {why}", hint=hint)
 
 
 class GitFailed(KhloneError):

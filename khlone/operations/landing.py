@@ -92,7 +92,9 @@ def find_checkout(app: App, target: str) -> Checkout | None:
             )
         if not worktree.is_dir():
             raise RepositoryUnsupported(
-                f"{target} is checked out in {worktree}, which is gone", hint="git worktree prune, or bring it back"
+                f"it is checked out in {worktree}, which is gone",
+                hint="git worktree prune, or bring it back",
+                what=f"nothing can land on {target}",
             )
         what = worktrees.in_progress(git_dir)
         if what is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable
@@ -736,3 +737,19 @@ def test_merging_a_clone_into_its_own_branch_is_nothing(khlone: Khlone, commit: 
 
     assert held(merge(khlone, project, "a", "--into", "a")) == [("a", "nothing-to-merge")]
     refused(khlone("merge", "a", "--into", "b", "--json", cwd=project), "no-such-ref")
+
+
+def test_a_target_whose_worktree_is_gone_is_told_as_such_and_the_hint_helps(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path
+) -> None:
+    git("worktree", "add", "-q", "-b", "release", str(tmp_path / "release"), cwd=project)
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"}, "--into", "release")
+    shutil.rmtree(tmp_path / "release")
+
+    done = khlone("merge", "a", cwd=project)
+
+    assert done.code == 1
+    assert f"nothing can land on release: it is checked out in {tmp_path / 'release'}, which is gone" in done.err
+    assert "hint: git worktree prune" in done.err
+    git("worktree", "prune", cwd=project)
+    assert khlone("merge", "a", cwd=project).code == 0
