@@ -11,6 +11,7 @@ import shlex
 
 from khlone import worktrees
 from khlone.app import App
+from khlone.errors import HeadElsewhere
 from khlone.model import CloneRecord
 from khlone.operations import names
 from khlone.values import dataclass
@@ -52,6 +53,13 @@ def find(app: App, clone: CloneRecord, entry: AdminEntry | None) -> Astray | Non
         where = f"has a detached HEAD at {source[:_SHORT]}, not branch {names.shown(clone.branch)},"
     commits = _count(app, clone, head) if head is not None else 0
     return Astray(where=where if commits else where.removesuffix(","), source=source, commits=commits)
+
+
+def require_none(app: App, clone: CloneRecord, entry: AdminEntry | None) -> None:
+    """Raise HeadElsewhere where something was committed beside the clone's branch."""
+    found = find(app, clone, entry)
+    if found is not None and found.commits:
+        raise HeadElsewhere(clone.name, found.told, way_back(clone, found), found.commits)
 
 
 def _count(app: App, clone: CloneRecord, head: str) -> int:

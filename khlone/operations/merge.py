@@ -20,7 +20,6 @@ from khlone.errors import (
     CloneNotReady,
     GateFailed,
     GitFailed,
-    HeadElsewhere,
     KhloneError,
     NoSuchRef,
     NoTarget,
@@ -223,9 +222,7 @@ def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
         what = worktrees.in_progress(admin)
         if what is not None:
             raise CloneDirty(clone.name, [f"a {what} that is under way"])
-        beside = astray.find(app, clone, worktrees.read_entry(admin))
-        if beside is not None and beside.commits:
-            raise HeadElsewhere(clone.name, beside.told, astray.way_back(clone, beside), beside.commits)
+        astray.require_none(app, clone, worktrees.read_entry(admin))
     return source
 
 
