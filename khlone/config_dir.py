@@ -77,6 +77,8 @@ class ConfigDirs:
         self._repository_id = _part(repository_id)
         self._clones = root / "repositories" / repository_id / "clones"
         self._trash = root / "repositories" / repository_id / "trash"
+        self.scratch = root / "repositories" / repository_id / "scratch"
+        self.gate_logs = root / "repositories" / repository_id / "gates"
 
     # -- where; nothing is made or looked at
 

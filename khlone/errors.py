@@ -582,18 +582,56 @@ class TargetMoved(KhloneError):
         )
 
 
+class SeatLost(KhloneError):
+    """Another process took over a target's queue."""
+
+    code = "seat-lost"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"another process drives the queue of {target} by now", hint="try again", target=target)
+
+
+class QueuePaused(KhloneError):
+    """The queue of the target is paused."""
+
+    code = "queue-paused"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, target: str) -> None:
+        super().__init__(f"the queue of {target} is paused", hint="git khlone queue resume", target=target)
+
+
+class NoSuchEntry(KhloneError):
+    """Nothing of that name or id waits in a queue."""
+
+    code = "no-such-entry"
+
+    def __init__(self, word: str) -> None:
+        super().__init__(
+            f"nothing waits in a queue under {word!r}", hint="git khlone queue lists what does", entry=word
+        )
+
+
 class GateFailed(KhloneError):
     """A gate refused the candidate, or none was there to ask where one must be; the latter has a `hint` of its own."""
 
     code = "gate-failed"
     exit_code = EXIT_GATE
 
-    def __init__(self, name: str, gate: str, why: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, name: str, gate: str, why: str, *, hint: str | None = None, partners: Sequence[str] = ()
+    ) -> None:
+        together = f" together with {', '.join(partners)}" if partners else ""
+        mend = "mend it in the clone and merge again"
+        if partners:
+            mend = f"it passes alone: bring {partners[0]}'s work into it, mend what they break together, merge again"
         super().__init__(
-            f"gate {gate!r} refused {name}: {why}",
-            hint=hint or "mend it in the clone and merge again",
+            f"gate {gate!r} refused {name}{together}: {why}",
+            hint=hint or mend,
             name=name,
             gate=gate,
+            partners=list(partners),
         )
 
 

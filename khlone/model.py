@@ -63,6 +63,7 @@ class OperationKind(enum.StrEnum):
     RENAME = "rename"
     SYNC = "sync"
     UNDO = "undo"
+    LAND = "land"
 
 
 class Outcome(enum.StrEnum):
@@ -244,10 +245,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A commit built in the object database that may land on `target` where `old` is now.
-
-    `resolved_by` names the plugin that resolved a conflict in it.
-    """
+    """A commit that may land on `target` where `old` is now; `resolved_by` is the plugin that resolved conflicts."""
 
     clone: str
     target: str
@@ -270,11 +268,12 @@ class MergePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A gate's word on a candidate."""
+    """A gate's word on a candidate; `flaky` when it failed first and passed when it was asked again."""
 
     passed: bool
     gate: str
     message: str = ""
+    flaky: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

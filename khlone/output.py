@@ -85,6 +85,10 @@ class Output:
         if not self.as_json:
             self._write(text + "\n")
 
+    def line(self, text: str) -> None:
+        """Print a line of an answer that never ends, also under `--json`."""
+        _write(self._answers, text + "\n")
+
     def raw_answer(self, content: bytes) -> None:
         """Print bytes of the answer as they are; nothing under `--json`."""
         if not self.as_json:

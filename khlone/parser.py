@@ -29,6 +29,8 @@ VERBS = {
     "push": "Bring the branches of clones to their remote.",
     "pr": "Open a pull request of a clone, or show the one that is open.",
     "merge": "Bring the branches of clones back to their target.",
+    "queue": "Show and change what waits to land.",
+    "events": "Show what happens in the merge queues.",
     "adopt": "Make a clone of a worktree that is there.",
     "rename": "Give a clone another name.",
     "remove": "Move clones to the trash.",

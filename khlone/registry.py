@@ -28,11 +28,12 @@ from khlone.model import (
     OperationKind,
     Outcome,
     ProcessIdentity,
-    TrashEntry,
     utc_now,
 )
+from khlone.records import Operation as Operation
+from khlone.records import SessionRecord as SessionRecord
+from khlone.records import TrashRecord as TrashRecord
 from khlone.schema import MIGRATIONS
-from khlone.values import dataclass
 
 _CLONE_COLUMNS = """c.id, c.name, c.target, c.path, c.admin, c.state, c.reason, c.agent, c.isolation, c.config_dir,
     c.created_at, c.epoch, b.name AS branch, b.base, b.owned, b.merged_head"""
@@ -46,63 +47,6 @@ KEPT_OPERATIONS = 2000
 def folded(name: str) -> str:
     """The form in which two names that a file system may confuse are equal."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One journalled operation: the whole plan, written before the first step."""
-
-    id: str
-    kind: OperationKind
-    clone_id: str
-    name: str
-    plan: Mapping[str, object]
-    owner: ProcessIdentity
-    started_at: str
-    step: str = ""
-    ended_at: str | None = None
-    outcome: Outcome | None = None
-    message: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRecord:
-    """One process started in a clone, as the registry keeps it."""
-
-    id: str
-    clone_id: str
-    owner: ProcessIdentity
-    state: str
-    command: Sequence[str]
-    started_at: str
-    ended_at: str | None = None
-    status: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrashRecord:
-    """What is needed to bring a removed clone back."""
-
-    id: str
-    clone: CloneRecord
-    removed_at: str
-    head: str
-    snapshot: str
-    branch_deleted: bool
-    bytes: int
-    holds: Holds
-
-    def entry(self) -> TrashEntry:
-        """The part of it that people and scripts see."""
-        return TrashEntry(
-            trash=self.id,
-            name=self.clone.name,
-            branch=self.clone.branch,
-            oid=self.head,
-            removed_at=self.removed_at,
-            bytes=self.bytes,
-            holds=self.holds,
-        )
 
 
 class Registry:
@@ -192,6 +136,12 @@ class Registry:
         lone = self._rows("SELECT id FROM clones WHERE id NOT IN (SELECT clone FROM branches)")
         return found + [f"clone {row['id']} has no branch" for row in lone]
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for what reads rows of its own (`queue_rows`)."""
+        with self.database.explained():
+            yield self.database.connection()
+
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
         with self.database.explained():
             return self.database.connection().execute(query, tuple(values)).fetchall()
@@ -202,6 +152,11 @@ class Transaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, for what changes rows of its own (`queue_rows`) in the same transaction."""
+        return self._connection
 
     def reserve_clone(self, clone: CloneRecord) -> None:
         """Add a clone; raises CloneExists, NameCollides or BranchCheckedOut when something of it is taken."""

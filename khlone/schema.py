@@ -93,4 +93,45 @@ ALTER TABLE operations ADD COLUMN pid_namespace INTEGER;
 ALTER TABLE sessions ADD COLUMN pid_namespace INTEGER
 """
 
-MIGRATIONS: tuple[str, ...] = (_CLONES, _SESSIONS_AND_TRASH, _PID_NAMESPACES)
+_QUEUE = """
+CREATE TABLE queue (
+  id TEXT PRIMARY KEY,
+  clone TEXT NOT NULL,
+  name TEXT NOT NULL,
+  target TEXT NOT NULL,
+  source TEXT NOT NULL,
+  strategy TEXT NOT NULL,
+  gate INTEGER NOT NULL,
+  remove INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
+  after TEXT NOT NULL,
+  penalty INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('waiting', 'testing', 'landed', 'held', 'removed', 'superseded')),
+  queued_at TEXT NOT NULL,
+  ended_at TEXT,
+  oid TEXT,
+  gated INTEGER,
+  code TEXT,
+  exit_code INTEGER,
+  message TEXT,
+  hint TEXT,
+  paths TEXT NOT NULL,
+  partners TEXT NOT NULL,
+  resolved_by TEXT,
+  record TEXT NOT NULL
+) STRICT;
+CREATE INDEX queue_waiting ON queue (target) WHERE ended_at IS NULL;
+CREATE TABLE seats (
+  target TEXT PRIMARY KEY,
+  epoch INTEGER NOT NULL,
+  paused INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE TABLE gate_results (
+  tree TEXT NOT NULL,
+  gate TEXT NOT NULL,
+  passed_at TEXT NOT NULL,
+  PRIMARY KEY (tree, gate)
+) STRICT
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CLONES, _SESSIONS_AND_TRASH, _PID_NAMESPACES, _QUEUE)

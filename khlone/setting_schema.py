@@ -28,7 +28,8 @@ def schema(source: Source) -> dict[str, Any]:
     root = _table(f"khlone's settings in {name}")
     # A key of the user's may be a plugin's.
     root["additionalProperties"] = source is not Source.PROJECT
-    found = [one for one in SETTINGS if source in one.sources]
+    # A repository's gates are read once the user has approved them.
+    found = [one for one in SETTINGS if source in one.sources or one.key.startswith("gate.*")]
     for setting in found:
         _put(root, setting, [one.key for one in found])
     root["properties"]["hooks"] = _hooks()
@@ -49,13 +50,15 @@ def _put(root: dict[str, Any], setting: Setting, keys: list[str]) -> None:
     if len(parts) > 1 and not setting.is_pattern:
         root["properties"][setting.key] = value
     # `plugins` is a value, so that it cannot be a table too.
-    if any(".".join(parts[:count]) in keys for count in range(1, len(parts))):
+    if any(".".join(parts[:count]) in keys for count in range(1, len(parts)) if parts[count - 1] != "*"):
         return
     at = root
     for part in parts[:-1]:
         at = _below(at, part)
     if parts[-1] == "*":
-        at["additionalProperties"] = value
+        # One with options is a table, one without just its value.
+        table = at["additionalProperties"]
+        at["additionalProperties"] = {"anyOf": [value, table]} if table else value
     else:
         at["properties"][parts[-1]] = value
 

@@ -164,11 +164,51 @@ SETTINGS = (
         key="gate.required", kind=Kind.FLAG, default="false", doc="Whether a merge needs a gate that looked at it."
     ),
     Setting(
+        key="gate.*.timeout",
+        kind=Kind.SECONDS,
+        default="1800",
+        sources=_OWN,
+        doc="How long the gate may take.",
+    ),
+    Setting(
+        key="gate.*.needed",
+        kind=Kind.FLAG,
+        default="true",
+        sources=_OWN,
+        doc="Whether the gate must pass; an advisory one is told of and holds nothing.",
+    ),
+    Setting(
+        key="gate.*.paths",
+        kind=Kind.WORDS,
+        sources=_OWN,
+        doc="The gate is asked only where one of these paths changes, as git's glob patterns.",
+    ),
+    Setting(
+        key="gate.*.retries",
+        kind=Kind.COUNT,
+        default="0",
+        sources=_OWN,
+        doc="How often the gate is asked again when it failed.",
+    ),
+    Setting(
+        key="gate.*.command",
+        kind=Kind.COMMAND,
+        sources=_OWN,
+        doc="The same as `gate.<name>`, for a table in a TOML file.",
+    ),
+    Setting(
         key="gate.*",
         kind=Kind.COMMAND,
         sources=_OWN,
         option="merge --no-gate",
-        doc="A command that must pass. Not run by this version: while one is set, a merge needs `--no-gate`.",
+        doc="A command that must pass on the exact commit that lands; one in `.khlone.toml` needs `git khlone trust`.",
+    ),
+    Setting(
+        key="merge.firstLands",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        doc="Whether of several clones that fail only together the first in the queue lands all the same.",
     ),
     Setting(
         key="limits.sessions",

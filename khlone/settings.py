@@ -114,13 +114,9 @@ class Settings:
         return self.value("gate.required") is True
 
     @property
-    def gate_commands(self) -> Mapping[str, str]:
-        """The gate commands by name."""
-        return {
-            key.removeprefix("gate."): value
-            for key, value in self.values.items()
-            if key.startswith("gate.") and key != "gate.required"
-        }
+    def first_lands(self) -> bool:
+        """Whether of several clones that fail only together the first in the queue lands all the same."""
+        return self.value("merge.firstlands") is True
 
     @property
     def allow_network_file_system(self) -> bool:
@@ -250,7 +246,7 @@ class _Reader:
         )
 
     def take_file(self, path: Path, source: Source) -> None:
-        """A TOML file, when it is there; its table `hooks` is read elsewhere."""
+        """A TOML file, when it is there; its table `hooks`, and the gates of a repository, are read elsewhere."""
         origin = Origin(source=source, file=path)
         try:
             pairs = _toml(path)
@@ -282,6 +278,8 @@ class _Reader:
         from_file = origin.source in (Source.USER, Source.PROJECT)
         # A key that is not in the table may be a plugin's: the user may set it, a repository's own file may not.
         taken_from = (Source.USER,) if setting is None else setting.sources
+        if origin.source is Source.PROJECT and key.startswith("gate.") and key != "gate.required":
+            return  # Needs approval: `operations.gates` reads it.
         if from_file and origin.source not in taken_from:
             self._left_out.append((key, origin))
             return
@@ -395,6 +393,11 @@ def user_file(environment: Mapping[str, str]) -> Path | None:
         return Path(base, "khlone", "config.toml")
     home = environment.get("HOME")
     return Path(home, ".config", "khlone", "config.toml") if home and os.path.isabs(home) else None
+
+
+def project_values(path: Path) -> dict[str, str]:
+    """Every key of a repository's own file, whoever wrote it; raises InvalidSetting."""
+    return dict(_toml(path))
 
 
 def _toml(path: Path) -> list[tuple[str, str]]:

@@ -47,8 +47,8 @@ class _Factory:
 
 
 def field_names(value: object) -> tuple[str, ...]:
-    """The names of a value's fields in their order; empty for anything that is not such a value."""
-    spec: tuple[Any, ...] = getattr(type(value), "_spec", ())
+    """The names of the fields of a value, or of a class of them, in their order; empty for anything else."""
+    spec: tuple[Any, ...] = getattr(value if isinstance(value, type) else type(value), "_spec", ())
     return tuple(one[0] for one in spec)
 
 

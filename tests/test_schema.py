@@ -456,6 +456,24 @@ def hooks(ask: Ask, project: Path) -> None:
     assert ask("uninstall", cwd=project)["kept"][0]["kind"] == "registry"
 
 
+def queueing(ask: Ask, project: Path) -> None:
+    """Entries in every state, and what happened to them."""
+    for name in ("one", "two"):
+        path = ask.new(name, cwd=project)
+        make_commit(path, {f"{name}.txt": name}, name)
+    run_git("config", "khlone.gate.test", "test ! -e two.txt", cwd=project)
+
+    assert [entry["state"] for entry in ask("queue", "add", "one", "two", cwd=project)["entries"]] == ["waiting"] * 2
+    assert ask("queue", "remove", "one", cwd=project)["entries"][0]["name"] == "one"
+    assert ask("queue", "pause", cwd=project)["paused"] == ["main"]
+    assert ask("queue", "resume", cwd=project)["paused"] == []
+    assert ask("queue", "run", cwd=project)["entries"] == []
+    assert ask("merge", "one", cwd=project)["gated"]
+    ended = [(entry["name"], entry["state"]) for entry in ask("queue", "log", cwd=project)["entries"]]
+    assert ended == [("one", "landed"), ("two", "held"), ("one", "removed")]
+    assert ask("events", cwd=project)["events"][-1]["event"] == "landed"
+
+
 SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     making_and_asking: {"cd", "completion", "help", "setup", "new", "list", "show", "path", "env"},
     help_and_version: {"help", "version"},
@@ -463,6 +481,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     every_state_of_a_clone: {"new", "list", "show"},
     merging: {"new", "merge"},
     merging_through_a_gate: {"new", "merge"},
+    queueing: {"new", "merge", "queue", "events"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     looking_back: {"new", "diff", "merge", "prune", "log"},

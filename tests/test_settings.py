@@ -94,7 +94,7 @@ def test_the_same_keys_work_in_git_and_in_a_file(repository: Path, git: Git) -> 
     user_file("")
 
     assert load(repository).values == from_file.values
-    assert from_file.gate_commands == {"tests": "make test"}
+    assert from_file.values["gate.tests"] == "make test"
     assert from_file.values["plugins"] == "p q"
     assert from_file.values["limits.sessions"] == "3"
 

@@ -21,6 +21,8 @@ from khlone.output import visible
 @click.option("--ff-only", "strategies", flag_value="ff-only", multiple=True, help="Land only as a fast-forward.")
 @click.option("--committed", is_flag=True, help="Land what is committed, whatever else lies in the clone.")
 @click.option("--no-gate", is_flag=True, help="Ask no gate.")
+@click.option("--all-ready", is_flag=True, help="Land every clone that has commits its target lacks.")
+@click.option("--detach", is_flag=True, help="Only put them in the merge queue.")
 @click.option("--remove", "remove_landed", is_flag=True, help="Remove the clones that landed.")
 @click.option("--dry-run", is_flag=True, help="Build the commits, land nothing.")
 def command(
@@ -31,6 +33,8 @@ def command(
     strategies: tuple[str, ...],
     committed: bool,
     no_gate: bool,
+    all_ready: bool,
+    detach: bool,
     remove_landed: bool,
     dry_run: bool,
 ) -> int:
@@ -40,20 +44,30 @@ def command(
     merge is computed; a target that is checked out is fast-forwarded there when nothing
     local overlaps.
     """
-    from khlone.operations import merge
+    from khlone.operations import merge, offer
+    from khlone.operations.offer import MergeRequest
 
     if len(set(strategies)) > 1:
         raise UsageError(f"--{' and --'.join(dict.fromkeys(strategies))} contradict each other")
-    request = merge.MergeRequest(
-        names=names or (None,),
+    if all_ready and names:
+        raise UsageError("--all-ready takes no NAME")
+    if detach and dry_run:
+        raise UsageError("--detach and --dry-run exclude each other")
+    app = context.app()
+    chosen = tuple(offer.ready_names(app, into)) if all_ready else names or (None,)
+    if not chosen:
+        context.output.tell("no clone has commits that its target lacks")
+    request = MergeRequest(
+        names=chosen,
         into=into,
         strategy=Strategy(strategies[0]) if strategies else Strategy.MERGE,
         committed=committed,
         gate=not no_gate,
         dry_run=dry_run,
         remove=remove_landed,
+        detach=detach,
     )
-    result = merge.merge(context.app(), request)
+    result = merge.merge(app, request)
     if context.output.as_json:
         document = {
             "target": result.target,

@@ -13,18 +13,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from khlone import faults, files, values, worktrees
+from khlone import faults, files, values
 from khlone.app import App
 from khlone.errors import (
-    CloneDirty,
-    CloneNotReady,
-    GateFailed,
     GitFailed,
     KhloneError,
-    NoSuchRef,
-    NoTarget,
     SessionLive,
-    TargetMismatch,
     TargetMoved,
 )
 from khlone.locks import HeldLock
@@ -34,19 +28,18 @@ from khlone.model import (
     CloneState,
     Held,
     Landed,
-    MergePlan,
     MergeResult,
     OperationKind,
     Outcome,
-    Strategy,
-    Verdict,
 )
-from khlone.operations import astray, candidates, changes, journal, landing, recovery, submodules, undo
+from khlone.operations import candidates, changes, journal, landing, offer, queue, recovery, submodules, undo
+from khlone.operations.gates import Gates, required_but_missing
+from khlone.operations.offer import MergeRequest
+from khlone.records import QueueEntry, QueueState
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
 
-MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
 #: Each lost race means that somebody else landed, so this many at once still all land.
 MOST_TRIES = 200
 MOST_TIME_S = 120.0
@@ -58,19 +51,6 @@ MOST_IN_TURN_S = 2.0
 _Left = tuple[CloneRecord, Held]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeRequest:
-    """What `merge` was asked for."""
-
-    names: Sequence[str | None]
-    into: str | None = None
-    strategy: Strategy = Strategy.MERGE
-    committed: bool = False
-    gate: bool = True
-    dry_run: bool = False
-    remove: bool = False
-
-
 def merge(app: App, request: MergeRequest) -> MergeResult:
     """Land each named clone in turn; one that cannot is held, and the rest goes on.
 
@@ -78,10 +58,15 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     is changed.
     """
     clones = [app.require_clone(name) for name in dict.fromkeys(request.names)]
-    target, old = landing.require_branch(app, _common_target(clones, request.into))
+    if not clones:
+        return _nothing(app, request.into)
+    target, old = landing.require_branch(app, offer.common_target(clones, request.into))
     app.prepare_state()
+    gates = Gates(app) if request.gate and not request.dry_run else None
     if not request.dry_run:
         recovery.recover(app)
+    if (gates is not None and (gates.is_there or app.settings.gate_required)) or request.detach:
+        return _through_the_queue(app, clones, target, old, request, gates or Gates(app))
     landed: list[_Landing] = []
     left: list[_Left] = []
     for number, clone in enumerate(clones):
@@ -95,17 +80,64 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
                     landed.append(_merge_one(app, clone, target, request))
         except KhloneError as error:
             left.append((clone, _as_held(clone, error)))
-    result = MergeResult(
-        target=target,
-        old=old,
-        new=app.repository.read_ref(f"refs/heads/{target}") or old,
-        gated=bool(landed) and all(one.gated for one in landed),
-        landed=[one.told() for one in landed],
-        held=[one for _, one in left],
-    )
+    result = _result(app, target, old, [one.told() for one in landed], [one for _, one in left], gated=False)
     if not request.dry_run:
         _after(app, landed, left, result, request)
     return result
+
+
+def _nothing(app: App, into: str | None) -> MergeResult:
+    """The answer where no clone is ready."""
+    target, old = landing.require_branch(app, into or app.settings.target or app.repository.default_branch() or "HEAD")
+    return _result(app, target, old, [], [], gated=False)
+
+
+def _result(
+    app: App, target: str, old: str, landed: Sequence[Landed], held: Sequence[Held], *, gated: bool
+) -> MergeResult:
+    new = app.repository.read_ref(f"refs/heads/{target}") or old
+    return MergeResult(target=target, old=old, new=new, gated=gated, landed=landed, held=held)
+
+
+def _through_the_queue(
+    app: App, clones: Sequence[CloneRecord], target: str, old: str, request: MergeRequest, gates: Gates
+) -> MergeResult:
+    """Put them all in line and see to it that they land, together with whatever waits there."""
+    entries: list[QueueEntry] = []
+    held: list[Held] = []
+    for clone in clones:
+        try:
+            with files.explained(app.location.common_dir):
+                entries.append(queue.add(app, clone, target, request))
+        except KhloneError as error:
+            held.append(_as_held(clone, error))
+    done = [] if request.detach or not entries else queue.settle(app, target, entries, gates)
+    landed = [entry for entry in done if entry.state is QueueState.LANDED]
+    held += [_held_in_queue(entry) for entry in done if entry.state is not QueueState.LANDED]
+    order = [clone.name for clone in clones]
+    held.sort(key=lambda one: order.index(one.name))
+    by_name = {clone.name: clone for clone in clones}
+    tell_held(app, [(by_name[one.name], one) for one in held])
+    told = [
+        Landed(name=entry.name, strategy=entry.strategy, oid=entry.oid or "", resolved_by=entry.resolved_by)
+        for entry in landed
+    ]
+    return _result(app, target, old, told, held, gated=bool(landed) and all(entry.gated for entry in landed))
+
+
+def _held_in_queue(entry: QueueEntry) -> Held:
+    if entry.state is QueueState.HELD:
+        return Held(
+            name=entry.name,
+            code=entry.code or "",
+            message=entry.message or "",
+            paths=entry.paths,
+            partners=entry.partners,
+            exit_code=entry.exit_code or 1,
+            hint=entry.hint,
+        )
+    how = "a newer entry took its place" if entry.state is QueueState.SUPERSEDED else "it was taken out of the queue"
+    return Held(name=entry.name, code="not-queued", message=f"{entry.name} did not land: {how}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +146,6 @@ class _Landing:
 
     clone: CloneRecord
     candidate: Candidate
-    gated: bool
 
     def told(self) -> Landed:
         made = self.candidate
@@ -127,10 +158,7 @@ def _after(
     for one in landed:
         merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
         app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
-    if left and app.plugins.has("khlone_held"):
-        for clone, held in left:
-            now = app.registry.clone_by_id(clone.id) or clone
-            app.tell_problems(app.plugins.held(journal.as_clone(now, head=app.repository.read_ref(now.ref)), held))
+    tell_held(app, left)
     if landed and request.remove:
         from khlone.operations import remove
 
@@ -141,16 +169,12 @@ def _after(
             app.told(f"warning: {kept.name} has landed but was not removed: {kept.message}{then}")
 
 
-def _common_target(clones: Sequence[CloneRecord], into: str | None) -> str:
-    if into is not None:
-        return into
-    for clone in clones:
-        if clone.target is None:
-            raise NoTarget(clone.name)
-    targets = sorted({cast("str", clone.target) for clone in clones})
-    if len(targets) > 1:
-        raise TargetMismatch(targets)
-    return targets[0]
+def tell_held(app: App, left: Sequence[_Left]) -> None:
+    """Tell plugins who did not land."""
+    if left and app.plugins.has("khlone_held"):
+        for clone, held in left:
+            now = app.registry.clone_by_id(clone.id) or clone
+            app.tell_problems(app.plugins.held(journal.as_clone(now, head=app.repository.read_ref(now.ref)), held))
 
 
 def _as_held(clone: CloneRecord, error: KhloneError) -> Held:
@@ -169,61 +193,23 @@ def _as_held(clone: CloneRecord, error: KhloneError) -> Held:
 
 
 def _merge_one(app: App, clone: CloneRecord, target: str, request: MergeRequest) -> _Landing:
+    if app.settings.gate_required:
+        raise required_but_missing(clone.name)
     with journal.held(app, clone.id, clone.name) as lock:
-        current, source = _prepare(app, clone, target, None, request)
+        current, source = offer.prepare(app, clone, target, None, request)
         return _land_one(app, current, target, source, request, lock)
 
 
 def _try_one(app: App, clone: CloneRecord, target: str, tip: str | None, request: MergeRequest) -> _Landing:
     """What would land, on `tip` where others would have landed before; nothing is changed."""
     with journal.held(app, clone.id, clone.name):
-        current, source = _prepare(app, clone, target, tip, request)
-        old = tip or _tip(app, target)
+        current, source = offer.prepare(app, clone, target, tip, request)
+        old = tip or offer.tip_of(app, target)
         candidate = candidates.build(app, current, target, old, source, request.strategy)
         checkout = landing.find_checkout(app, target)
         if checkout is not None:
             landing.require_clean(app, target, checkout, landing.path_changes(app, old, candidate.oid))
-        return _Landing(clone=current, candidate=candidate, gated=False)
-
-
-def _prepare(
-    app: App, clone: CloneRecord, target: str, tip: str | None, request: MergeRequest
-) -> tuple[CloneRecord, str]:
-    """The clone as it is now and the tip to merge, which no plugin vetoed."""
-    current = app.registry.clone_by_id(clone.id)
-    if current is None or current.state not in MERGEABLE:
-        raise CloneNotReady(clone.name, current.state if current else "gone", current.reason if current else None)
-    source = _source(app, current, request)
-    if app.plugins.has("khlone_pre_merge"):
-        plan = MergePlan(target=target, strategy=request.strategy, source=source, old=tip or _tip(app, target))
-        app.plugins.pre_merge(journal.as_clone(current, head=source), plan)
-        source = _source(app, current, request)
-    return current, source
-
-
-def _tip(app: App, target: str) -> str:
-    found = app.repository.read_ref(f"refs/heads/{target}")
-    if found is None:
-        raise NoSuchRef(target)
-    return found
-
-
-def _source(app: App, clone: CloneRecord, request: MergeRequest) -> str:
-    """The tip to merge; raises CloneDirty for work without a commit, HeadElsewhere for commits beside the branch."""
-    source = app.repository.read_ref(clone.ref)
-    if source is None:
-        raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
-    if not request.committed and worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
-        admin = undo.admin_path(app, clone)
-        status = changes.read_status(app, clone.path, untracked="normal")
-        found = changes.uncounted(clone, status.changes).uncommitted
-        if found:
-            raise CloneDirty(clone.name, found)
-        what = worktrees.in_progress(admin)
-        if what is not None:
-            raise CloneDirty(clone.name, [f"a {what} that is under way"])
-        astray.require_none(app, clone, worktrees.read_entry(admin))
-    return source
+        return _Landing(clone=current, candidate=candidate)
 
 
 def _land_one(
@@ -244,7 +230,7 @@ def _land_one(
             faults.point("merge.finished")
             return tried
         attempt.give_up()
-        in_turn = tried < MOST_IN_TURN_S and not app.settings.gpg_sign and not _has_gates(app, request)
+        in_turn = tried < MOST_IN_TURN_S and not app.settings.gpg_sign
     raise TargetMoved(target, tries)
 
 
@@ -260,13 +246,11 @@ def _try_to_land(
     with contextlib.ExitStack() as held:
         turn = held.enter_context(app.locks.landing(target, told=app.told)) if in_turn else None
         started = time.monotonic()
-        candidate = candidates.build(app, clone, target, _tip(app, target), source, request.strategy)
+        candidate = candidates.build(app, clone, target, offer.tip_of(app, target), source, request.strategy)
         took_s = time.monotonic() - started
         if turn is None:
             faults.point("merge.computed")
-        gated = _pass_gates(attempt, candidate, request)
         if turn is None:
-            faults.point("merge.gated")
             submodules.hand_over(app, clone, attempt.lock)
             turn = held.enter_context(app.locks.landing(target, told=app.told))
         checkout = landing.find_checkout(app, target)
@@ -275,7 +259,7 @@ def _try_to_land(
     landing.make_durable(app, checkout)
     attempt.close(candidate)
     faults.point("merge.merged")
-    return _Landing(clone=clone, candidate=candidate, gated=gated)
+    return _Landing(clone=clone, candidate=candidate)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -289,7 +273,7 @@ class Attempt:
     is_open: bool = False
     stuck: bool = False
 
-    def enter(self, candidate: Candidate, step: str, checkout: landing.Checkout | None) -> None:
+    def enter(self, candidate: Candidate, checkout: landing.Checkout | None) -> None:
         """Write the plan: the clone is MERGING from here on."""
         written: dict[str, object] = {
             "operation": self.operation_id,
@@ -303,16 +287,12 @@ class Attempt:
         }
         self.lock.verify()
         with self.app.registry.transaction() as change:
-            if self.is_open:
-                change.note_step(self.operation_id, step, written)
-            else:
-                change.move_clone(self.clone, CloneState.MERGING)
-                change.begin_operation(journal.operation(OperationKind.MERGE, self.clone, written, step=step))
+            change.move_clone(self.clone, CloneState.MERGING)
+            change.begin_operation(journal.operation(OperationKind.MERGE, self.clone, written, step="publishing"))
         self.is_open = True
 
     def close(self, candidate: Candidate) -> None:
         """The commit point: it has landed."""
-        self.unpin()
         with self.app.registry.transaction() as change:
             change.move_clone(self.clone, CloneState.MERGED, from_states=(CloneState.MERGING,))
             change.note_merged(self.clone.id, candidate.source)
@@ -323,61 +303,10 @@ class Attempt:
         """Nothing landed: the clone is what it was, and the journal forgets the attempt."""
         if not self.is_open or self.stuck:
             return
-        self.unpin()
         with self.app.registry.transaction() as change:
             change.move_clone(self.clone, self.clone.state, from_states=(CloneState.MERGING,))
             change.forget_operation(self.operation_id)
         self.is_open = False
-
-    def pin(self, oid: str) -> None:
-        """Keep a candidate from collection while gates look at it."""
-        self.app.repository.update_refs(
-            [RefUpdate(ref=_pin(self.operation_id), new=oid, old=null_oid(oid))],
-            reason="khlone: gate",
-            keep_open=[self.lock.descriptor],
-        )
-
-    def unpin(self) -> None:
-        """Let it go again."""
-        _drop_pin(self.app, self.operation_id, self.lock)
-
-
-def _pass_gates(attempt: Attempt, candidate: Candidate, request: MergeRequest) -> bool:
-    """Whether any gate looked at the candidate; raises GateFailed when one refused, or none is there but must be."""
-    app, clone = attempt.app, attempt.clone
-    commands = app.settings.gate_commands
-    if commands and request.gate:
-        raise GateFailed(
-            clone.name,
-            min(commands),
-            "gate commands are not run by this version",
-            hint="merge --no-gate lands without asking any",
-        )
-    verdicts: list[Verdict] = []
-    if _has_gates(app, request):
-        attempt.enter(candidate, "gating", None)
-        attempt.pin(candidate.oid)
-        faults.point("merge.pinned")
-        verdicts = app.plugins.gate(journal.as_clone(clone, head=candidate.source), candidate)
-        failed = next((verdict for verdict in verdicts if not verdict.passed), None)
-        if failed is not None:
-            raise GateFailed(clone.name, failed.gate, failed.message or "it did not pass")
-    if not verdicts and app.settings.gate_required:
-        raise GateFailed(
-            clone.name,
-            "khlone.gate.required",
-            "no gate looked at it, and one is required",
-            hint="install a plugin that is a gate, or unset khlone.gate.required",
-        )
-    return bool(verdicts)
-
-
-def _has_gates(app: App, request: MergeRequest) -> bool:
-    return request.gate and app.plugins.has("khlone_gate")
-
-
-def _pin(operation_id: str) -> str:
-    return f"refs/khlone/ops/{operation_id}"
 
 
 def _publish(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout | None, turn: HeldLock) -> bool:
@@ -389,7 +318,7 @@ def _publish(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout 
         paths = landing.path_changes(app, candidate.old, candidate.oid)
         landing.require_clean(app, candidate.target, checkout, paths)
     turn.verify()
-    attempt.enter(candidate, "publishing", checkout)
+    attempt.enter(candidate, checkout)
     faults.point("merge.publishing")
     try:
         done = landing.land(app, candidate.target, candidate.old, candidate.oid, checkout, attempt.lock)
@@ -485,7 +414,7 @@ def _finish_landing(
 
 
 def _drop_pin(app: App, operation_id: str, lock: HeldLock) -> None:
-    ref = _pin(operation_id)
+    ref = f"refs/khlone/ops/{operation_id}"
     pinned = app.repository.read_ref(ref)
     common = app.location.common_dir
     undo.clear_stale_locks(app, [common / f"{ref}.lock"], operation_id)

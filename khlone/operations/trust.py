@@ -16,7 +16,7 @@ from khlone import hook_files, trust
 from khlone.app import App
 from khlone.errors import UsageError
 from khlone.named_files import MOST_SCRIPT_BYTES, Found, NamedFile, Tree, Worktree
-from khlone.operations import permission
+from khlone.operations import gates, permission
 from khlone.project_hooks import Hooks
 from khlone.trust import Approval, Approvals, Subject
 from khlone.values import dataclass
@@ -68,7 +68,8 @@ def review(app: App, *, at: str | None = None) -> Review:
         tree: Tree = Worktree(folder, location.anchor, location.common_dir)
         if at is not None:
             folder, tree = _AT_COMMIT, _Commit(app, app.repository.resolve_commit(at, cwd=location.worktree))
-        for subject in Hooks.load(location, app.environment).subjects(tree, folder):
+        of_gates = [gates.subject_of(gate) for gate in gates.of_project(app)]
+        for subject in [*Hooks.load(location, app.environment).subjects(tree, folder), *of_gates]:
             approved = bool(repository.id) and trust.key_of(repository, subject) in approvals
             found.append(_reviewed(subject, approved=approved))
     elif at is not None:

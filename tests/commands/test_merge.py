@@ -92,7 +92,9 @@ def test_squashing_one_commit_keeps_its_message(khlone: Khlone, git: Git, commit
 
     found = merge(khlone, project, "a", "--squash")
 
-    assert found["landed"] == [{"name": "a", "strategy": "squash", "oid": oid(git, project, "main")}]
+    assert found["landed"] == [
+        {"name": "a", "strategy": "squash", "oid": oid(git, project, "main"), "resolved_by": None}
+    ]
     assert parents(git, project, "main") == [old]
     assert message(git, project, "main") == "a subject\n\nA body of\ntwo lines.\n\nTrailer: yes\n"
     assert oid(git, project, "main^{tree}") == oid(git, path, "HEAD^{tree}")

@@ -18,9 +18,7 @@ from tests.support import write
 #: What the user has open in the checkout of main, all the time.
 MINE = {"notes.md": "my own edit\n", "scratch.txt": "untracked\n"}
 #: Points that a round without gates and without recovery does not reach.
-_ELSEWHERE = {name for name in faults.POINTS if ".undo-" in name} | {
-    "merge.pinned",
-    "merge.gated",
+_ELSEWHERE = {name for name in faults.POINTS if ".undo-" in name or name.startswith("queue.")} | {
     "merge.recover-restored",
     "adopt.undo",
 }

@@ -17,11 +17,8 @@ from tests.sandbox import Sandbox
 KILLED = -9
 CREATE = [name for name in faults.POINTS if name.startswith("create.") and "undo" not in name]
 UNDO = [name for name in faults.POINTS if name.startswith("create.undo")]
-MERGE = [
-    name
-    for name in faults.POINTS
-    if name.startswith("merge.") and name not in ("merge.recover-restored", "merge.pinned")
-]
+MERGE = [name for name in faults.POINTS if name.startswith("merge.") and name != "merge.recover-restored"]
+QUEUE = [name for name in faults.POINTS if name.startswith("queue.")]
 LANDING = [name for name in faults.POINTS if name.startswith("landing.")]
 REMOVE = [name for name in faults.POINTS if name.startswith("remove.")]
 RESTORE = [name for name in faults.POINTS if name.startswith("restore.")]
@@ -199,21 +196,25 @@ def install_gate(box: Sandbox) -> dict[str, str]:
     return {"PYTHONPATH": str(site)}
 
 
-@pytest.mark.parametrize("point", ["merge.pinned", "merge.gated", "merge.publishing", "merge.published"])
+@pytest.mark.parametrize("point", QUEUE)
 def test_a_killed_gated_merge_leaves_no_pin_and_no_lock(sandbox: Sandbox, point: str) -> None:
     sandbox.khlone("new", "one")
     sandbox.write(sandbox.clone_path("one"), {"src/new.txt": "new\n"})
     sandbox.commit(sandbox.clone_path("one"), "work")
     gate = install_gate(sandbox)
+    commits = int(sandbox.git("rev-list", "--count", "--first-parent", "main"))
 
     done = sandbox.khlone("merge", "one", env=gate, KHLONE_FAULT=point)
     assert done.code == KILLED, done
-    assert sandbox.git("for-each-ref", "refs/khlone/ops")
-    assert sandbox.open_operations()
     recovered(sandbox)
+    before = sandbox.git("rev-parse", "main")
+    again = sandbox.khlone("merge", "one", "--json", env=gate).json()
 
-    assert sandbox.git("for-each-ref", "refs/khlone/ops") == ""
-    assert sandbox.khlone("merge", "one", "--json", env=gate).json()["held" if "publish" in point else "landed"]
+    landed = point in ("queue.publishing", "queue.published", "queue.landed", "queue.finished")
+    assert bool(again["landed"]) is not landed, again
+    assert (sandbox.git("rev-parse", "main") == before) is landed
+    assert int(sandbox.git("rev-list", "--count", "--first-parent", "main")) == commits + 1
+    assert sandbox.git("for-each-ref", "refs/khlone/queue") == ""
     assert sandbox.git("show", "main:src/new.txt") == "new\n"
     assert sandbox.violations() == []
 
@@ -590,8 +591,8 @@ def test_a_killed_pr_leads_to_one_pull_request(sandbox: Sandbox, remote: Path, p
 
 
 def test_every_fault_point_is_killed_by_a_test_here() -> None:
-    covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored", "merge.pinned"}
-    covered |= {*LANDING, *PURGE, *ADOPT, *RENAME, *SYNC, *TAKE_BACK, *FETCH, *PUSH, *PROPOSE, "adopt.undo"}
+    covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored"}
+    covered |= {*LANDING, *PURGE, *ADOPT, *RENAME, *SYNC, *TAKE_BACK, *FETCH, *PUSH, *PROPOSE, *QUEUE, "adopt.undo"}
 
     # Those of uninstall are killed where it is tested, with an account of its own.
     assert covered == {point for point in faults.POINTS if not point.startswith("uninstall.")}

@@ -1,0 +1,97 @@
+"""Which commit does a clone offer to its target, and may it land at all?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from khlone import worktrees
+from khlone.app import App
+from khlone.errors import CloneDirty, CloneNotReady, NoSuchRef, NoTarget, TargetMismatch
+from khlone.model import CloneRecord, CloneState, MergePlan, Strategy
+from khlone.operations import astray, changes, journal, undo
+from khlone.values import dataclass
+
+MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeRequest:
+    """What `merge` was asked for."""
+
+    names: Sequence[str | None]
+    into: str | None = None
+    strategy: Strategy = Strategy.MERGE
+    committed: bool = False
+    gate: bool = True
+    dry_run: bool = False
+    remove: bool = False
+    priority: int = 0
+    after: Sequence[str] = ()
+    detach: bool = False
+
+
+def ready_names(app: App, into: str | None) -> list[str]:
+    """The clones of one target, `into` or the one that all have, that have commits which it lacks."""
+    found = [clone for clone in app.registry.clones() if clone.state in MERGEABLE] if app.has_registry else []
+    target = into or (common_target(found, None) if found else None)
+    ahead = []
+    for clone in found:
+        tip = app.repository.read_ref(clone.ref)
+        if target is not None and clone.target == target and tip not in (None, clone.base, clone.merged_head):
+            ahead.append(clone.name)
+    return ahead
+
+
+def common_target(clones: Sequence[CloneRecord], into: str | None) -> str:
+    """The branch that all of them go to; raises NoTarget or TargetMismatch."""
+    if into is not None:
+        return into
+    for clone in clones:
+        if clone.target is None:
+            raise NoTarget(clone.name)
+    targets = sorted({cast("str", clone.target) for clone in clones})
+    if len(targets) > 1:
+        raise TargetMismatch(targets)
+    return targets[0]
+
+
+def prepare(
+    app: App, clone: CloneRecord, target: str, tip: str | None, request: MergeRequest
+) -> tuple[CloneRecord, str]:
+    """The clone as it is now and the tip to merge, which no plugin vetoed."""
+    current = app.registry.clone_by_id(clone.id)
+    if current is None or current.state not in MERGEABLE:
+        raise CloneNotReady(clone.name, current.state if current else "gone", current.reason if current else None)
+    source = source_of(app, current, request)
+    if app.plugins.has("khlone_pre_merge"):
+        plan = MergePlan(target=target, strategy=request.strategy, source=source, old=tip or tip_of(app, target))
+        app.plugins.pre_merge(journal.as_clone(current, head=source), plan)
+        source = source_of(app, current, request)
+    return current, source
+
+
+def tip_of(app: App, target: str) -> str:
+    """Where the target is; raises NoSuchRef."""
+    found = app.repository.read_ref(f"refs/heads/{target}")
+    if found is None:
+        raise NoSuchRef(target)
+    return found
+
+
+def source_of(app: App, clone: CloneRecord, request: MergeRequest) -> str:
+    """The tip to merge; raises CloneDirty for work without a commit, HeadElsewhere for commits beside the branch."""
+    source = app.repository.read_ref(clone.ref)
+    if source is None:
+        raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
+    if not request.committed and worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
+        admin = undo.admin_path(app, clone)
+        status = changes.read_status(app, clone.path, untracked="normal")
+        found = changes.uncounted(clone, status.changes).uncommitted
+        if found:
+            raise CloneDirty(clone.name, found)
+        what = worktrees.in_progress(admin)
+        if what is not None:
+            raise CloneDirty(clone.name, [f"a {what} that is under way"])
+        astray.require_none(app, clone, worktrees.read_entry(admin))
+    return source

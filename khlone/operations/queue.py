@@ -1,0 +1,225 @@
+"""How does a commit get in line for its target, and out again? The one who drives is `sequencer`.
+
+An entry pins its commit under `refs/khlone/queue/<id>`: what is committed later, a clone
+that is removed, or a collection change nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+
+from khlone import faults, files, queue_rows
+from khlone.app import App
+from khlone.errors import KhloneError, NoSuchEntry, QueuePaused
+from khlone.model import CloneRecord, utc_now
+from khlone.operations import events, journal, offer, recovery, submodules
+from khlone.operations.gates import Gates
+from khlone.records import QueueEntry, QueueState
+from khlone.repository import RefUpdate, null_oid
+
+_REFS = "refs/khlone/queue/"
+#: Seconds between looks at entries that another process lands.
+_POLL_S = 0.2
+
+
+def seat_of(target: str) -> str:
+    """The name of the operation lock that the driver of a target's queue holds."""
+    return f"queue-{hashlib.sha256(target.encode(errors='surrogateescape')).hexdigest()[:16]}"
+
+
+# -- in and out --------------------------------------------------------------------------------
+
+
+def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) -> QueueEntry:
+    """Put what a clone offers in line; an entry of it that waits for the same target is superseded.
+
+    Raises what keeps it from landing at all: CloneBusy, CloneNotReady, CloneDirty,
+    HeadElsewhere, or the Refusal of a plugin.
+    """
+    with journal.held(app, clone.id, clone.name) as lock:
+        current, source = offer.prepare(app, clone, target, None, request)
+        submodules.hand_over(app, current, lock)
+        entry = QueueEntry(
+            id=journal.new_operation_id(),
+            clone=current.id,
+            name=current.name,
+            target=target,
+            source=source,
+            strategy=request.strategy,
+            gate=request.gate,
+            remove=request.remove,
+            priority=request.priority,
+            after=tuple(request.after),
+            penalty=0,
+            state=QueueState.WAITING,
+            queued_at=utc_now(),
+            record=json.dumps(journal.to_json(current)),
+        )
+        with app.registry.transaction() as change:
+            old = queue_rows.add(change.connection, entry)
+        faults.point("queue.added")
+        _pin(app, [entry])
+        faults.point("queue.pinned")
+    drop_pins(app, old)
+    events.note(app, "queued", entry=entry.id, clone=entry.name, target=target, oid=source)
+    return entry
+
+
+def remove(app: App, wanted: Sequence[str]) -> list[QueueEntry]:
+    """Take entries out of line, by id or by the name of their clone; raises NoSuchEntry before any is."""
+    there = waiting(app)
+    found: list[QueueEntry] = []
+    for word in wanted:
+        named = [entry for entry in there if word in (entry.id, entry.name)]
+        if not named:
+            raise NoSuchEntry(word)
+        found += [entry for entry in named if entry not in found]
+    return _take_out(app, found)
+
+
+def _take_out(app: App, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+    with app.registry.transaction() as change:
+        gone = [entry for entry in entries if queue_rows.end(change.connection, entry.id, QueueState.REMOVED)]
+    drop_pins(app, gone)
+    for entry in gone:
+        events.note(app, "removed", entry=entry.id, clone=entry.name, target=entry.target)
+    return gone
+
+
+def waiting(app: App, target: str | None = None) -> list[QueueEntry]:
+    """What has not landed, nor been held, in the order in which it would be tried."""
+    if not app.has_registry:
+        return []
+    with app.registry.reading() as connection:
+        return queue_rows.waiting(connection, target)
+
+
+def ended(app: App, limit: int) -> list[QueueEntry]:
+    """How the last entries ended, the newest first."""
+    if not app.has_registry:
+        return []
+    with app.registry.reading() as connection:
+        found = queue_rows.select(connection, "ended_at IS NOT NULL")
+    return sorted(found, key=lambda entry: str(entry.ended_at), reverse=True)[:limit]
+
+
+def by_id(app: App, ids: Sequence[str]) -> list[QueueEntry]:
+    """These entries, ended or not, in the order that is given."""
+    with app.registry.reading() as connection:
+        found = {
+            entry.id: entry for entry in queue_rows.select(connection, f"id IN ({', '.join('?' * len(ids))})", ids)
+        }
+    return [found[one] for one in ids if one in found]
+
+
+def is_paused(app: App, target: str) -> bool:
+    """Whether nothing lands on the target through its queue."""
+    with app.registry.reading() as connection:
+        return queue_rows.is_paused(connection, target)
+
+
+def paused(app: App) -> list[str]:
+    """The targets whose queues rest."""
+    if not app.has_registry:
+        return []
+    with app.registry.reading() as connection:
+        return queue_rows.paused_targets(connection)
+
+
+def pause(app: App, target: str, *, pause: bool) -> None:
+    """Let nothing land any more, or again; what is being tested still does."""
+    with app.registry.transaction() as change:
+        queue_rows.set_paused(change.connection, target, paused=pause)
+    events.note(app, "paused" if pause else "resumed", target=target)
+
+
+def drop_pins(app: App, entries: Iterable[QueueEntry]) -> None:
+    """Let go of commits whose entries have ended."""
+    for entry in entries:
+        gone = RefUpdate(ref=_REFS + entry.id, new=null_oid(entry.source), old=entry.source)
+        app.repository.update_refs([gone], reason="khlone: queue", check=False)
+
+
+def _pin(app: App, entries: Iterable[QueueEntry]) -> None:
+    for entry in entries:
+        wanted = RefUpdate(ref=_REFS + entry.id, new=entry.source, old=null_oid(entry.source))
+        app.repository.update_refs([wanted], reason="khlone: queue", check=False)
+
+
+def mend_pins(app: App) -> None:
+    """Pin what waits and let go of the rest, where a killed process did not.
+
+    An entry is there before its pin, so a pin without one is nobody's.
+    """
+    listed = app.repository.git("for-each-ref", "--format=%(refname) %(objectname)", _REFS).text.split("\n")
+    there = dict(line.removeprefix(_REFS).split(" ") for line in filter(None, listed))
+    live = {entry.id: entry for entry in waiting(app)}
+    for entry_id, oid in there.items():
+        if entry_id not in live:
+            gone = RefUpdate(ref=_REFS + entry_id, new=null_oid(oid), old=oid)
+            app.repository.update_refs([gone], reason="khlone: queue", check=False)
+    _pin(app, [entry for entry in live.values() if entry.id not in there])
+
+
+# -- until they have landed --------------------------------------------------------------------
+
+
+def settle(app: App, target: str, entries: Sequence[QueueEntry], gates: Gates) -> list[QueueEntry]:
+    """See to it that entries land or are held, and return what became of them.
+
+    Whoever finds the seat free drives the queue for all; the others wait. An interruption
+    takes them out of line. Raises QueuePaused, with the entries left in line.
+    """
+    from khlone.operations import sequencer
+
+    ids = [entry.id for entry in entries]
+    told = False
+    try:
+        while True:
+            found = by_id(app, ids)
+            if all(entry.ended_at is not None for entry in found):
+                return found
+            if is_paused(app, target):
+                raise QueuePaused(target)
+            if sequencer.drive(app, target, gates):
+                continue
+            if not told:
+                told = True
+                app.told(f"waiting in the queue of {target}, driven by {app.locks.operation_holder(seat_of(target))}")
+            time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        _take_out(app, [entry for entry in by_id(app, ids) if entry.ended_at is None])
+        raise
+
+
+def run(app: App, target: str) -> bool:
+    """Drive a target's queue until nothing waits; False when another process does."""
+    from khlone.operations import sequencer
+
+    app.prepare_state()
+    recovery.recover(app)
+    if is_paused(app, target):
+        raise QueuePaused(target)
+    return sequencer.drive(app, target, Gates(app))
+
+
+def explain(app: App, entry: QueueEntry, error: KhloneError) -> None:
+    """Note why an entry cannot land."""
+    paths, partners = error.facts.get("paths"), error.facts.get("partners")
+    with app.registry.transaction() as change, files.explained(app.location.common_dir):
+        queue_rows.end(
+            change.connection,
+            entry.id,
+            QueueState.HELD,
+            code=error.code,
+            exit_code=error.exit_code,
+            message=error.message,
+            hint=error.hint,
+            paths=[str(path) for path in paths] if isinstance(paths, list) else [],
+            partners=[str(one) for one in partners] if isinstance(partners, list) else [],
+        )
+    drop_pins(app, [entry])
+    events.note(app, "held", entry=entry.id, clone=entry.name, target=entry.target, code=error.code)

@@ -1,0 +1,140 @@
+"""Where does a gate look at a candidate? In a detached worktree of khlone's own, kept warm.
+
+A few slots a repository, in the user's state folder. What a gate builds stays where git
+ignores it, so that the next one need not build it again; everything else is as the
+candidate has it. Holding a slot's lock is the proof that nobody works in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from khlone import files, worktrees
+from khlone.app import App
+from khlone.errors import GitFailed, KhloneError, Locked
+from khlone.locks import HeldLock
+from khlone.values import dataclass
+
+#: Slots of one repository, whoever uses them.
+MOST_SLOTS = 16
+_ADMIN = "khlone-scratch-"
+_WHY_LOCKED = "khlone tests candidates here"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scratch:
+    """One slot that is held: a worktree whose HEAD is detached at the commit it was made ready for."""
+
+    app: App
+    path: Path
+    admin: Path
+    lock: HeldLock
+
+    def check_out(self, oid: str) -> None:
+        """Have exactly the files of a commit, ignored ones aside, which stay as the last gate left them."""
+        for attempt in (1, 2):
+            try:
+                if not worktrees.is_linked(self.path, self.admin) or not self.admin.is_dir():
+                    self._make(oid)
+                self._git("checkout", "--quiet", "--force", "--detach", oid)
+                self._git("clean", "-ffdq")
+                return
+            except (KhloneError, OSError):
+                if attempt == 2:
+                    raise
+                # Whatever a gate did to it: it is ours alone, and made anew.
+                self.drop()
+
+    def dirt(self) -> list[str]:
+        """What a gate changed that git does not ignore."""
+        done = self._git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal")
+        return [os.fsdecode(item[3:]) for item in done.split(b"\0") if item]
+
+    def drop(self) -> None:
+        """Delete the worktree and its admin folder."""
+        with self.app.locks.repository(told=self.app.told):
+            if files.exists(self.path):
+                files.remove_tree(self.path)
+            if files.exists(self.admin):
+                files.remove_tree(self.admin)
+
+    def _make(self, oid: str) -> None:
+        location = self.app.location
+        self.drop()
+        files.make_private_dir(self.path.parent)
+        staged = self.app.state_dir / "stage" / self.admin.name
+        with self.app.locks.repository(told=self.app.told):
+            worktrees.stage(
+                staged,
+                worktree=self.path,
+                head=oid,
+                locked=_WHY_LOCKED,
+                marker={},
+                source_git_dir=location.common_dir,
+                common_dir=location.common_dir,
+                durable=False,
+            )
+            # It is no clone: a registry that is rebuilt must not take it for one.
+            os.unlink(staged / worktrees.MARKER)
+            # Every file, whatever the main worktree leaves out: a gate looks at the whole.
+            shutil.rmtree(staged / "info", ignore_errors=True)
+            worktrees.publish(staged, self.admin, durable=False)
+            worktrees.link(self.path, self.admin, durable=False)
+
+    def _git(self, *arguments: str) -> bytes:
+        done = self.app.repository.git(
+            *arguments,
+            cwd=self.path,
+            keep_open=[self.lock.descriptor],
+            environment={"GIT_OPTIONAL_LOCKS": "1"},
+            configuration=("submodule.recurse=false", "core.sparseCheckout=false"),
+            check=False,
+        )
+        if done.status != 0:
+            raise GitFailed(list(arguments), done.status, done.error_text)
+        return done.stdout
+
+
+@contextlib.contextmanager
+def lease(app: App) -> Iterator[Scratch]:
+    """A free slot for the length of the block, the warmest first; raises Locked when all are in use."""
+    for number in range(MOST_SLOTS):
+        lock = app.locks.try_operation(f"scratch-{number}")
+        if lock is not None:
+            break
+    else:
+        raise Locked("a scratch worktree", f"{MOST_SLOTS} gates that run", 0.0)
+    try:
+        yield _slot(app, number, lock)
+    finally:
+        lock.release()
+
+
+def drop_all(app: App) -> int:
+    """Delete every slot that nobody uses; returns how many there were."""
+    gone = 0
+    for number in range(MOST_SLOTS):
+        slot = f"scratch-{number}"
+        if not files.exists(app.config_dirs.scratch / str(number)) and not _admin(app, number).exists():
+            continue
+        lock = app.locks.try_operation(slot)
+        if lock is None:
+            continue
+        try:
+            _slot(app, number, lock).drop()
+            gone += 1
+        finally:
+            lock.release()
+    return gone
+
+
+def _slot(app: App, number: int, lock: HeldLock) -> Scratch:
+    return Scratch(app=app, path=app.config_dirs.scratch / str(number), admin=_admin(app, number), lock=lock)
+
+
+def _admin(app: App, number: int) -> Path:
+    return app.location.common_dir / "worktrees" / f"{_ADMIN}{number}"
