@@ -120,6 +120,8 @@ POINTS: tuple[str, ...] = (
     "push.followed",
     "pr.pushed",
     "pr.opened",
+    "pull.fetched",
+    "pull.dropped",
 )
 
 _known = frozenset(POINTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from khlone import quick, signals
@@ -9,10 +11,15 @@ from khlone.commands import Context, verb
 from khlone.errors import KhloneError, UsageError
 from khlone.model import Clone, Isolation, NewRequest
 
+if TYPE_CHECKING:
+    from khlone.app import App
+
 
 @verb("new")
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--from", "start", metavar="REF", help="Start from this commit instead of HEAD.")
+@click.option("--fetch", is_flag=True, help="Fetch first from the remote that --from names.")
+@click.option("--pr", "pull", type=click.IntRange(1), metavar="N", help="Start from pull request N, of that name.")
 @click.option("--branch", metavar="B", help="Use branch B, at its tip where it exists.")
 @click.option("--into", "target", metavar="TARGET", help="The branch to merge back into.")
 @click.option("--agent", metavar="A", help="The agent whose config dir is made.")
@@ -29,8 +36,10 @@ from khlone.model import Clone, Isolation, NewRequest
 def command(
     context: Context,
     *,
-    name: str,
+    name: str | None,
     start: str | None,
+    fetch: bool,
+    pull: int | None,
     branch: str | None,
     target: str | None,
     agent: str | None,
@@ -43,9 +52,10 @@ def command(
 
     The last line of the answer is the folder of the worktree.
     """
-    from khlone.operations import create
-
     del unused
+    if name is None and pull is None:
+        raise UsageError("missing argument 'NAME'", hint="see git khlone new -h")
+    name = f"pr-{pull}" if name is None else name
     app = context.app()
     request = NewRequest(
         name=name, start=start, branch=branch, target=target, agent=agent, isolation=Isolation(isolate)
@@ -54,11 +64,9 @@ def command(
         raise UsageError("-x is given without a command")
     failed: list[tuple[str, KhloneError]] = []
     if count is None:
-        made = [create.create(app, request)]
+        made = [_create(app, request, fetch=fetch, pull=pull)]
     else:
-        if branch is not None:
-            raise UsageError("-n makes a branch for each clone, so --branch cannot be given too")
-        made, failed = create.create_many(app, request, count)
+        made, failed = _create_many(app, request, count, fetch=fetch, pull=pull)
     for one, error in failed:
         context.output.tell(f"{one}: {error.message}")
     code = failed[0][1].exit_code if failed else 0
@@ -81,6 +89,38 @@ def command(
     if enter and made and not quick.follow(context, made[-1].path):
         context.output.tell("the shell stays where it is: see git khlone setup -h for a wrapper that follows")
     return code
+
+
+def _create(app: App, request: NewRequest, *, fetch: bool, pull: int | None) -> Clone:
+    if pull is not None:
+        if fetch:
+            raise UsageError("--pr fetches what it needs, so --fetch cannot be given too")
+        from khlone.operations import from_remote
+
+        return from_remote.create_from_pull(app, request, pull)
+    if not fetch and "/" not in (request.start or ""):
+        from khlone.operations import create
+
+        return create.create(app, request)
+    from khlone.operations import from_remote
+
+    return from_remote.create_fetched(app, request, asked=fetch)
+
+
+def _create_many(
+    app: App, request: NewRequest, count: int, *, fetch: bool, pull: int | None
+) -> tuple[list[Clone], list[tuple[str, KhloneError]]]:
+    if request.branch is not None:
+        raise UsageError("-n makes a branch for each clone, so --branch cannot be given too")
+    if pull is not None:
+        raise UsageError("--pr makes one clone, so -n cannot be given too")
+    from khlone.operations import create
+
+    if fetch:
+        from khlone.operations import from_remote
+
+        from_remote.require_fetched(app, request.start)
+    return create.create_many(app, request, count)
 
 
 def _tell(context: Context, clone: Clone) -> None:

@@ -61,6 +61,9 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
         kept, purged = _prune_trash(app, *limits, request)
         if not request.dry_run:
             _sweep(app)
+            from khlone.operations import from_remote
+
+            from_remote.drop_left_behind(app)
         return PruneResult(removed=(), kept=kept, purged=purged)
     if request.fetch:
         targets = sorted({clone.target for clone in app.registry.clones() if clone.target is not None})

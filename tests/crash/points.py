@@ -36,4 +36,6 @@ OUTSIDE = {
     "push.followed",
     "pr.pushed",
     "pr.opened",
+    "pull.fetched",
+    "pull.dropped",
 }

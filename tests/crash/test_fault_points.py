@@ -29,6 +29,7 @@ PURGE = [name for name in faults.POINTS if name.startswith("purge.")]
 TAKE_BACK = [name for name in faults.POINTS if name.startswith("undo.")]
 PUSH = [name for name in faults.POINTS if name.startswith("push.")]
 PROPOSE = [name for name in faults.POINTS if name.startswith("pr.")]
+PULL = [name for name in faults.POINTS if name.startswith("pull.")]
 FETCH = [name for name in faults.POINTS if name.startswith("fetch.")]
 
 
@@ -590,9 +591,37 @@ def test_a_killed_pr_leads_to_one_pull_request(sandbox: Sandbox, remote: Path, p
     recovered(sandbox)
 
 
+@pytest.mark.parametrize("point", PULL)
+def test_a_killed_new_of_a_pull_request_can_be_made_again(sandbox: Sandbox, remote: Path, point: str) -> None:
+    sandbox.git("update-ref", "refs/pull/7/head", "main", cwd=remote)
+    tip = sandbox.git("rev-parse", "main", cwd=remote)
+
+    kill_at(sandbox, point, "new", "--pr", "7")
+    assert sandbox.violations() == []
+    done = sandbox.khlone("new", "again", "--pr", "7", "--branch", "again")
+
+    assert done.code == 0, done
+    assert sandbox.git("rev-parse", "again") == tip
+    assert len(sandbox.git("for-each-ref", "refs/khlone/pulls").splitlines()) == (point == "pull.fetched")
+    recovered(sandbox)
+
+
 def test_every_fault_point_is_killed_by_a_test_here() -> None:
     covered = {*CREATE, *UNDO, *MERGE, *REMOVE, *RESTORE, "merge.recover-restored"}
-    covered |= {*LANDING, *PURGE, *ADOPT, *RENAME, *SYNC, *TAKE_BACK, *FETCH, *PUSH, *PROPOSE, *QUEUE, "adopt.undo"}
+    covered |= {
+        "adopt.undo",
+        *LANDING,
+        *PURGE,
+        *ADOPT,
+        *RENAME,
+        *SYNC,
+        *TAKE_BACK,
+        *FETCH,
+        *PUSH,
+        *PROPOSE,
+        *PULL,
+        *QUEUE,
+    }
 
     # Those of uninstall are killed where it is tested, with an account of its own.
     assert covered == {point for point in faults.POINTS if not point.startswith("uninstall.")}
