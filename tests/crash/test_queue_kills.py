@@ -1,0 +1,81 @@
+"""Drivers of a merge queue are killed at random while others commit to its target."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from tests.commands.merging import release_main, worked
+from tests.commands.steps import document
+from tests.support import KHLONE, Commit, Git, Khlone
+
+#: How often a driver is killed; KHLONE_KILLS says another number.
+KILLS = int(os.environ.get("KHLONE_KILLS", "4"))
+SEED = int(os.environ.get("KHLONE_SEED", "1"))
+COMMITS_S = 0.5
+
+
+def test_killed_drivers_and_a_target_that_moves_lose_nothing_and_land_nothing_twice_or_untested(
+    khlone: Khlone, git: Git, commit: Commit, repository: Path
+) -> None:
+    dice = random.Random(SEED)
+    release_main(git, repository)
+    names = [f"c{number}" for number in range(6)]
+    for name in names:
+        worked(khlone, commit, repository, name, {f"{name}.txt": name})
+    tested = repository.parent / "tested"
+    git("config", "khlone.gate.test", f"sleep 0.1; git rev-parse HEAD^{{tree}} >>{tested}", cwd=repository)
+    document(khlone("queue", "add", *names, "--json", cwd=repository), "queue", 0)
+    ended = threading.Event()
+
+    def others_commit() -> None:
+        while not ended.wait(COMMITS_S):
+            made = git("commit-tree", "-p", "main", "-m", "theirs", "main^{tree}", cwd=repository).strip()
+            git("update-ref", "refs/heads/main", made, "main^{commit}", cwd=repository, check=False)
+
+    other = threading.Thread(target=others_commit)
+    other.start()
+    killed = 0
+    try:
+        for _ in range(KILLS):
+            drivers = [
+                subprocess.Popen(
+                    [KHLONE, "queue", "run"],
+                    cwd=repository,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+                for _ in range(2)
+            ]
+            time.sleep(dice.uniform(0.1, 1.5))
+            for driver in drivers:
+                killed += driver.poll() is None
+                driver.kill()
+                driver.wait()
+            # Something new for each of them, so that no run finds an empty queue.
+            fresh = f"n{len(names)}"
+            worked(khlone, commit, repository, fresh, {f"{fresh}.txt": fresh})
+            names.append(fresh)
+            document(khlone("queue", "add", fresh, "--json", cwd=repository), "queue", 0)
+    finally:
+        ended.set()
+        other.join()
+    document(khlone("queue", "run", "--json", cwd=repository), "queue", 0)
+
+    subjects = git("log", "--format=%s", "--first-parent", "main", cwd=repository).splitlines()
+    assert killed > 0
+    assert sorted(one for one in subjects if one.startswith("Merge")) == sorted(f"Merge branch '{n}'" for n in names)
+    assert {f"{name}.txt" for name in names} <= set(git("ls-tree", "--name-only", "main", cwd=repository).split())
+    trees = set(tested.read_text().split())
+    # Where others commit on top, or several land at once, the tip of each landing is what was tested.
+    moves = git("reflog", "main", "--format=%H %gs", cwd=repository).splitlines()
+    landings = [line.split(" ", 1)[0] for line in moves if "khlone: merge into" in line]
+    assert landings
+    assert all(git("rev-parse", f"{tip}^{{tree}}", cwd=repository).strip() in trees for tip in landings)
+    assert git("for-each-ref", "refs/khlone/queue", cwd=repository) == ""
+    assert khlone("doctor", cwd=repository).code == 0
