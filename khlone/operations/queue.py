@@ -138,9 +138,11 @@ def pause(app: App, target: str, *, pause: bool) -> None:
 
 def drop_pins(app: App, entries: Iterable[QueueEntry]) -> None:
     """Let go of commits whose entries have ended."""
-    for entry in entries:
-        gone = RefUpdate(ref=_REFS + entry.id, new=null_oid(entry.source), old=entry.source)
-        app.repository.update_refs([gone], reason="khlone: queue", check=False)
+    gone = [RefUpdate(ref=_REFS + entry.id, new=null_oid(entry.source), old=entry.source) for entry in entries]
+    if gone and app.repository.update_refs(gone, reason="khlone: queue", check=False).status != 0 and len(gone) > 1:
+        # All or none: one that is not there any more must not keep the others.
+        for one in gone:
+            app.repository.update_refs([one], reason="khlone: queue", check=False)
 
 
 def _pin(app: App, entries: Iterable[QueueEntry]) -> None:

@@ -36,12 +36,16 @@ class Scratch:
 
     def check_out(self, oid: str) -> None:
         """Have exactly the files of a commit, ignored ones aside, which stay as the last gate left them."""
+        known_clean = files.exists(self._mark)
+        if known_clean:
+            os.unlink(self._mark)
         for attempt in (1, 2):
             try:
                 if not worktrees.is_linked(self.path, self.admin) or not self.admin.is_dir():
                     self._make(oid)
                 self._git("checkout", "--quiet", "--force", "--detach", oid)
-                self._git("clean", "-ffdq")
+                if not known_clean:
+                    self._git("clean", "-ffdq")
                 return
             except (KhloneError, OSError):
                 if attempt == 2:
@@ -52,11 +56,22 @@ class Scratch:
     def dirt(self) -> list[str]:
         """What a gate changed that git does not ignore."""
         done = self._git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal")
-        return [os.fsdecode(item[3:]) for item in done.split(b"\0") if item]
+        found = [os.fsdecode(item[3:]) for item in done.split(b"\0") if item]
+        if not found:
+            # Gone again before the next one begins: what is killed in between leaves none.
+            files.write_new(self._mark, b"", durable=False)
+        return found
+
+    @property
+    def _mark(self) -> Path:
+        """There while the worktree holds nothing but tracked and ignored files."""
+        return self.path.with_name(f"{self.path.name}.clean")
 
     def drop(self) -> None:
         """Delete the worktree and its admin folder."""
         with self.app.locks.repository(told=self.app.told):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._mark)
             if files.exists(self.path):
                 files.remove_tree(self.path)
             if files.exists(self.admin):
