@@ -118,7 +118,8 @@ def locked_index(app: App, worktree: Path, git_dir: Path, lock: HeldLock) -> Ite
         faults.point("landing.index-locked")
         yield held
     finally:
-        held.drop()
+        with contextlib.suppress(OSError):
+            held.drop()
         _unlock(place, descriptor)
 
 

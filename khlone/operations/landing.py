@@ -189,6 +189,11 @@ def _failed(arguments: list[str], done: Completed) -> KhloneError:
     return failure(arguments, done)
 
 
+def left_its_lock(checkout: Checkout) -> bool:
+    """Whether the index is still locked after a landing that raised: then recovery must look at it."""
+    return files.exists(checkout.git_dir / "index.lock")
+
+
 def is_before_any_change(error: BaseException, checkout: Checkout) -> bool:
     """Whether a landing in a checkout was refused before git had changed anything there."""
     return isinstance(error, TargetDirty) or (

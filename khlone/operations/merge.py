@@ -338,6 +338,8 @@ def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout
         return False
     if checkout is None or landing.is_before_any_change(error, checkout):
         return True
+    if landing.left_its_lock(checkout):
+        return False
     try:
         if isinstance(error, GitFailed) and _was_killed(error):
             landing.clear_locks_of_the_dead(app, candidate.target, checkout, attempt.operation_id)

@@ -112,6 +112,13 @@ def _put_back(app: App, move: Move, checkout: landing.Checkout, lock: HeldLock) 
         app.told(f"warning: {landing.explain(problem)}; `git khlone doctor --fix` goes on")
 
 
+def is_settled(app: App, move: Move, checkout: landing.Checkout | None, error: Exception) -> bool:
+    """Whether nothing is left to do after a `carry_out` that raised; else recovery must look at it."""
+    if checkout is not None and not landing.is_before_any_change(error, checkout) and landing.left_its_lock(checkout):
+        return False
+    return is_untouched(app, move, checkout)
+
+
 def is_untouched(app: App, move: Move, checkout: landing.Checkout | None) -> bool:
     """Whether branch and checkout are as if nothing had been done."""
     if _tip(app, move) != move.old:

@@ -330,8 +330,8 @@ def _land(
         faults.point("queue.publishing")
         try:
             done = moving.carry_out(app, move, checkout, seat)
-        except Exception:
-            if moving.is_untouched(app, move, checkout):
+        except Exception as error:
+            if moving.is_settled(app, move, checkout, error):
                 _forget(app, move.operation)
             raise
         if not done:

@@ -331,8 +331,8 @@ def _publish(app: App, clone: CloneRecord, plan: SyncPlan, lock: HeldLock) -> No
         faults.point("sync.kept")
         try:
             done = moving.carry_out(app, move, checkout, lock)
-        except Exception:
-            if moving.is_untouched(app, move, checkout):
+        except Exception as error:
+            if moving.is_settled(app, move, checkout, error):
                 _forget(app, move, lock)
             raise
         if not done:

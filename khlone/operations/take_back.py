@@ -318,8 +318,8 @@ def _carry_out(app: App, operation: Operation, move: Move, checkout: landing.Che
     faults.point("undo.kept")
     try:
         done = moving.carry_out(app, move, checkout, lock)
-    except Exception:
-        if moving.is_untouched(app, move, checkout):
+    except Exception as error:
+        if moving.is_settled(app, move, checkout, error):
             _forget(app, move, lock)
         raise
     if not done:

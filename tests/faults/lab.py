@@ -123,6 +123,8 @@ def leftovers(project: Path) -> list[str]:
                 f"{parent}/{name}"
                 for name in folders + names
                 if name.endswith((".tmp", ".lock", ".partial", ".purging", ".undo", ".moving")) or ".khlone-" in name
+                # One for the whole account, which stays.
+                if name != "ports.lock"
             ]
     return found
 
