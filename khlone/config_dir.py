@@ -29,14 +29,18 @@ MARKER = "khlone.json"
 #: Not TMPDIR: on macOS that alone is longer than what is left of a socket's path.
 _TEMP = "/tmp"  # noqa: S108 - the folder inside is private, and refused where it is not
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+#: Below the state root: some agents are kept to their clone by XDG_STATE_HOME itself.
+_CONFIG_DIR = re.compile(rf"(?P<root>/(?:.*/)?khlone)/repositories/{_PART}/clones/{_PART}/config/.*")
 
 
 def state_root(environment: Mapping[str, str]) -> Path:
     """The user's folder for khlone's state: $XDG_STATE_HOME/khlone, else ~/.local/state/khlone.
 
+    Where that variable leads into the config dir of a clone, the one that this clone is kept in.
     Raises NotPermitted when neither that variable nor HOME is an absolute path.
     """
-    return _user_folder(environment, "XDG_STATE_HOME", ".local/state")
+    inside = _CONFIG_DIR.fullmatch(environment.get("XDG_STATE_HOME", ""))
+    return Path(inside["root"]) if inside else _user_folder(environment, "XDG_STATE_HOME", ".local/state")
 
 
 def cache_root(environment: Mapping[str, str]) -> Path:
@@ -105,6 +109,14 @@ class ConfigDirs:
     def temp_path(self, clone_id: str) -> Path:
         """Where the programs in a clone keep what is temporary: short, since sockets lie in it."""
         return Path(_TEMP, f"khlone-{os.geteuid()}", _part(clone_id)[:12])
+
+    def make_temp(self, clone_id: str) -> Path:
+        """Make the folder of `temp_path`; raises StateUnsafe where it, or the one it is in, is not ours alone."""
+        place = self.temp_path(clone_id)
+        with files.explained(place):
+            _require_own(files.make_private_dir(place.parent))
+            _require_own(files.make_private_dir(place))
+        return place
 
     def logs(self, clone_id: str) -> Path:
         """Where the logs of a clone's sessions lie."""
@@ -176,6 +188,7 @@ class ConfigDirs:
                 return True
             if not self.is_made_by(clone_id, operation_id):
                 return False
+            self._remove_temp(clone_id)
             files.rename_new(place, aside)
             files.remove_tree(aside)
         return True
@@ -183,7 +196,10 @@ class ConfigDirs:
     # -- remove, restore, purge
 
     def trash(self, clone_id: str, operation_id: str) -> None:
-        """Move a clone's folders to the trash as they are, by one rename; may be repeated after a crash."""
+        """Move a clone's folders to the trash as they are, by one rename; may be repeated after a crash.
+
+        What is temporary stays until the purge, unless there is nothing.
+        """
         place, trashed = self.clone_path(clone_id), self.trash_path(clone_id, operation_id)
         with files.explained(place):
             if not files.exists(place):
@@ -191,6 +207,8 @@ class ConfigDirs:
             _require_folder(place)
             self._make_chain(trashed.parent)
             _move(place, trashed)
+            if _is_own(self.temp_path(clone_id).parent):
+                _drop_empty(self.temp_path(clone_id))
 
     def restore(self, clone_id: str, operation_id: str) -> None:
         """Move a clone's folders back from the trash, by one rename; may be repeated after a crash."""
@@ -209,12 +227,18 @@ class ConfigDirs:
         with files.explained(trashed):
             if not _is_folder(trashed.parent):
                 return
-            files.remove_tree(self.temp_path(clone_id))
+            self._remove_temp(clone_id)
             files.remove_tree(aside)
             if files.exists(trashed):
                 files.rename_new(trashed, aside)
                 files.remove_tree(aside)
             _drop_empty(trashed.parent)
+
+    def _remove_temp(self, clone_id: str) -> None:
+        """Delete what is temporary, unless it lies in a folder that somebody else put there."""
+        place = self.temp_path(clone_id)
+        if _is_own(place.parent):
+            files.remove_tree(place)
 
     def _aside(self, clone_id: str, operation_id: str) -> Path:
         return self._clones / f"{_part(clone_id)}.{_part(operation_id)}.tmp"
@@ -243,6 +267,20 @@ def _is_folder(path: Path) -> bool:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it is a folder, no link, that belongs to this user; also root's has to be root's."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _require_own(path: Path) -> None:
+    if not _is_own(path):
+        raise StateUnsafe(path, f"it belongs to {files.owner_of(path)}")
 
 
 def _require_folder(path: Path) -> None:

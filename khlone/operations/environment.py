@@ -103,9 +103,11 @@ def _of_agent(app: App, clone: CloneRecord, profile: AgentProfile, held: AgentVe
     templates = {**profile.environment, **held.environment}
     uses = {word for word in ("temp", "cache") if any(f"{{{word}}}" in value for value in templates.values())}
     if profile.temp_variables or "temp" in uses:
-        places["temp"] = _made(app, app.config_dirs.temp_path(clone.id), app.config_dirs.run(clone.id))
+        places["temp"] = _temp(app, clone)
     if profile.cache_variables or "cache" in uses:
-        places["cache"] = _made(app, app.config_dirs.cache_path(clone.id, profile.name), None)
+        cache = app.config_dirs.cache_path(clone.id, profile.name)
+        with files.explained(cache):
+            places["cache"] = os.fspath(files.make_private_dir(cache))
     found = dict.fromkeys(profile.config_variables, config_dir)
     found |= dict.fromkeys(profile.temp_variables, places.get("temp", ""))
     found |= dict.fromkeys(profile.cache_variables, places.get("cache", ""))
@@ -120,13 +122,11 @@ def _of_agent(app: App, clone: CloneRecord, profile: AgentProfile, held: AgentVe
     return found
 
 
-def _made(app: App, place: Path, fallback: Path | None) -> str:
-    """A private folder; the fallback where the place is somebody else's."""
+def _temp(app: App, clone: CloneRecord) -> str:
+    """A short private folder; a longer one, which is told, where that place is not ours."""
     try:
-        with files.explained(place):
-            return os.fspath(files.make_private_dir(place))
+        return os.fspath(app.config_dirs.make_temp(clone.id))
     except KhloneError as error:
-        if fallback is None:
-            raise
-        app.told(f"warning: {error.message}; {fallback} is used instead")
-        return os.fspath(files.make_private_dir(fallback))
+        instead = app.config_dirs.run(clone.id)
+        app.told(f"warning: {error.message}; {instead} is used instead")
+        return os.fspath(files.make_private_dir(instead))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from khlone import agent_versions
+from khlone import agent_versions, config_dir
+from khlone.errors import StateUnsafe
 from khlone.profiles import AgentProfile, AgentVersions, Login
 from tests.agents.steps import agent, environment, inside, on_path, program, user_settings
 from tests.commands.steps import document, new, refused
-from tests.support import ROOT, Khlone, run_git
+from tests.support import ROOT, Khlone, run_git, write
 
 DOCS = (ROOT / "docs/agents-profiles.md").read_text()
 FIR = """
@@ -157,6 +158,80 @@ def test_the_temporary_folder_goes_with_the_trash(khlone: Khlone, repository: Pa
 
     assert was_there
     assert len(document(purged, "prune")["purged"]) == 1
+    assert not temp.exists()
+
+
+def elsewhere(folder: Path) -> tuple[Path, dict[str, str]]:
+    """The user's temporary folder of khlone when `folder` stands for /tmp, and the environment in which it does."""
+    write(folder / "site", {"sitecustomize.py": f"from khlone import config_dir\nconfig_dir._TEMP = {str(folder)!r}\n"})
+    return folder / f"khlone-{os.geteuid()}", {"PYTHONPATH": str(folder / "site")}
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "open to others"])
+def test_a_temporary_folder_that_is_not_ours_alone_is_not_used(
+    khlone: Khlone, repository: Path, tmp_path: Path, kind: str
+) -> None:
+    user_settings(FIR)
+    new(khlone, repository, "one", "--agent", "fir")
+    place, env = elsewhere(tmp_path / "tmp")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    if kind == "link":
+        place.symlink_to(theirs)
+    elif kind == "file":
+        place.write_text("")
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+
+    done = khlone("env", "one", "--json", cwd=repository, env=env)
+
+    used = document(done, "env")["environment"]["FIR_TMP"]
+    assert Path(used).is_relative_to(os.environ["XDG_STATE_HOME"])
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"khlone: warning: {place} cannot be trusted: ")
+    assert not any(theirs.iterdir())
+    assert kind != "open to others" or not any(place.iterdir())
+
+
+def test_root_uses_no_temporary_folder_of_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_dir, "_TEMP", str(tmp_path))
+    (tmp_path / "khlone-0").mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "khlone-0", 1, 1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+    with pytest.raises(StateUnsafe, match="it belongs to"):
+        config_dir.ConfigDirs(tmp_path / "state", "r").make_temp("one")
+
+
+def test_the_purge_follows_no_link_in_place_of_the_temporary_folder(
+    khlone: Khlone, repository: Path, tmp_path: Path
+) -> None:
+    user_settings(FIR)
+    new(khlone, repository, "one", "--agent", "fir")
+    place, env = elsewhere(tmp_path / "tmp")
+    temp = Path(environment(khlone, repository, "one", env)["FIR_TMP"])
+    (temp / "left").write_text("scratch")
+    place.rename(tmp_path / "theirs")
+    place.symlink_to(tmp_path / "theirs")
+
+    removed = khlone("remove", "one", cwd=repository, env=env)
+    purged = khlone("prune", "--trash", "--age", "0d", cwd=repository, env=env)
+
+    assert (removed.code, purged.code) == (0, 0)
+    assert (tmp_path / "theirs" / temp.name / "left").read_text() == "scratch"
+
+
+def test_a_temporary_folder_with_nothing_in_it_goes_with_the_clone(khlone: Khlone, repository: Path) -> None:
+    user_settings(FIR)
+    new(khlone, repository, "one", "--agent", "fir")
+    temp = Path(environment(khlone, repository, "one")["FIR_TMP"])
+    was_there = temp.is_dir()
+
+    assert khlone("remove", "one", cwd=repository).code == 0
+
+    assert was_there
     assert not temp.exists()
 
 
