@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.harness import GIT, KHLONE, bench
 
-NAMES = ("create", "race", "merge", "dirty_target", "listing", "plugins", "hooks", "queue")
+NAMES = ("create", "race", "merge", "dirty_target", "listing", "plugins", "hooks", "queue", "conflicts")
 
 
 def main(names: list[str]) -> int:

@@ -474,6 +474,17 @@ def queueing(ask: Ask, project: Path) -> None:
     assert ask("events", cwd=project)["events"][-1]["event"] == "landed"
 
 
+def foreseeing(ask: Ask, project: Path) -> None:
+    """Two clones that conflict with each other, one of them with its target too, and paths that are odd."""
+    assert ask("conflicts", cwd=project) == {"schema": "khlone.conflicts/1", "pairs": [], "order": []}
+    for name in ("one", "two"):
+        make_commit(ask.new(name, cwd=project), {"a\nb.txt": name}, name)
+
+    found = ask("conflicts", "--uncommitted", "--into", "main", cwd=project)
+    assert found["pairs"] == [{"a": "one", "b": "two", "paths": ["a\nb.txt"]}]
+    assert found["order"] == ["one", "two"]
+
+
 SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     making_and_asking: {"cd", "completion", "help", "setup", "new", "list", "show", "path", "env"},
     help_and_version: {"help", "version"},
@@ -482,6 +493,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging: {"new", "merge"},
     merging_through_a_gate: {"new", "merge"},
     queueing: {"new", "merge", "queue", "events"},
+    foreseeing: {"new", "conflicts"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     looking_back: {"new", "diff", "merge", "prune", "log"},

@@ -57,6 +57,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "agents": (("agents",), {"sqlite3", "pluggy", *CLICK}),
     "plugins": (("plugins",), {"sqlite3", "pluggy", *CLICK}),
     "config": (("config",), {"sqlite3", *CLICK}),
+    "conflicts": (("conflicts",), {"sqlite3", *CLICK}),
     "queue": (("queue",), {"sqlite3", *CLICK}),
     "events": (("events",), {"sqlite3", *CLICK}),
     "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),

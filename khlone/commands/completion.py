@@ -17,7 +17,10 @@ SHELLS = ("bash", "zsh", "fish")
 #: Which words a verb takes where it takes words: names of clones, or what is in the trash.
 _TAKES = {
     **dict.fromkeys(
-        ("show", "path", "env", "cd", "exec", "diff", "merge", "push", "pr", "remove", "log", "sync", "rename"),
+        (
+            *("show", "path", "env", "cd", "exec", "diff", "conflicts", "merge", "push", "pr", "remove", "log"),
+            *("sync", "rename"),
+        ),
         "@clones",
     ),
     "restore": "@trash",

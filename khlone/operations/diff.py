@@ -83,13 +83,13 @@ def _ends(app: App, clone: CloneRecord, *, committed: bool) -> Iterator[tuple[Pa
         return
     if not is_there:
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
-    with _own_index(app, admin) as environment:
+    with own_index(app, admin) as environment:
         _note_untracked(app, clone, environment)
         yield clone.path, environment, [base]
 
 
 @contextlib.contextmanager
-def _own_index(app: App, admin: Path) -> Iterator[dict[str, str]]:
+def own_index(app: App, admin: Path) -> Iterator[dict[str, str]]:
     """A copy of the worktree's index, gone at the end; what a killed one left goes after a day."""
     stage = files.make_private_dir(app.state_dir / "stage")
     for left in stage.glob("diff-*"):
