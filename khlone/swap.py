@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ WAIT_S = 15.0
 STALE_S = 10.0
 
 _POLL_S = 0.1
+_TURN_POLL_S = 0.01
 _TRIES = 8
 _SWAP_LINUX, _SWAP_MACOS, _AT_FDCWD = 2, 2, -100
 
@@ -46,6 +48,39 @@ def update(
     regular file, Locked when another program does not leave it alone.
     """
     real = Path(os.path.realpath(path))
+    with _turn(real.parent, path, wait_s):
+        return _update(path, real, change, locks, most, wait_s)
+
+
+@contextlib.contextmanager
+def _turn(folder: Path, path: Path, wait_s: float) -> Iterator[None]:
+    """One khlone at a time exchanges files of a folder: two that take back at once would lose a third's change."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        started = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - started > wait_s:
+                    raise Locked(str(path), "another khlone", wait_s) from None
+                time.sleep(_TURN_POLL_S)
+            except OSError:
+                break  # A file system without locks: as before.
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _update(
+    path: Path,
+    real: Path,
+    change: Callable[[bytes | None], bytes | None],
+    locks: Sequence[Path],
+    most: int,
+    wait_s: float,
+) -> bool:
     for _ in range(_TRIES):
         _wait_for(locks, path, wait_s)
         before = files.read_regular(real, most=most)

@@ -362,7 +362,8 @@ def test_every_table_of_the_registry_refuses_a_value_of_another_type(path: Path)
 
     tables = connection.execute("SELECT name, strict FROM pragma_table_list WHERE name NOT LIKE 'sqlite_%'").fetchall()
 
-    assert {row["name"] for row in tables} == {"meta", "clones", "branches", "operations", "sessions", "trash"}
+    kept = {"meta", "clones", "branches", "operations", "sessions", "trash", "queue", "seats", "gate_results"}
+    assert {row["name"] for row in tables} == kept
     assert [row["name"] for row in tables if not row["strict"]] == []
     with pytest.raises(sqlite3.IntegrityError, match="cannot store TEXT value in INTEGER column"):
         connection.execute("INSERT INTO branches VALUES ('c', 'b', 'o', 'yes', 1, NULL)")

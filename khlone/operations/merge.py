@@ -133,7 +133,7 @@ def _held_in_queue(entry: QueueEntry) -> Held:
             message=entry.message or "",
             paths=entry.paths,
             partners=entry.partners,
-            exit_code=entry.exit_code or 1,
+            exit_code=1 if entry.exit_code is None else entry.exit_code,
             hint=entry.hint,
         )
     how = "a newer entry took its place" if entry.state is QueueState.SUPERSEDED else "it was taken out of the queue"

@@ -86,7 +86,7 @@ class _Driver:
     def __init__(self, app: App, target: str, gates: Gates, seat: HeldLock, epoch: int) -> None:
         self._app, self._target, self._gates, self._seat, self._epoch = app, target, gates, seat, epoch
         self._landed: list[QueueEntry] = []
-        self._built: dict[tuple[str, str], Change] = {}
+        self._built: dict[tuple[str, str], Change | KhloneError] = {}
         self._lost = 0
 
     def run(self) -> None:
@@ -203,12 +203,19 @@ class _Driver:
         return chain, left
 
     def _build(self, tip: str, entry: QueueEntry) -> Change:
-        """An entry on top of a commit; asked again it is the very same."""
-        if (tip, entry.id) not in self._built:
+        """An entry on top of a commit; asked again it is the very same, or the same error."""
+        found = self._built.get((tip, entry.id))
+        if found is None:
             clone = self._clone(entry)
-            built = candidates.build(self._app, clone, self._target, tip, entry.source, entry.strategy)
-            self._built[tip, entry.id] = Change(entry=entry, clone=clone, candidate=built)
-        return self._built[tip, entry.id]
+            try:
+                built = candidates.build(self._app, clone, self._target, tip, entry.source, entry.strategy)
+                found = Change(entry=entry, clone=clone, candidate=built)
+            except KhloneError as error:
+                found = error
+            self._built[tip, entry.id] = found
+        if isinstance(found, KhloneError):
+            raise found
+        return found
 
     def _clone(self, entry: QueueEntry) -> CloneRecord:
         now = self._app.registry.clone_by_id(entry.clone)

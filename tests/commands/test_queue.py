@@ -504,3 +504,12 @@ def test_detached_a_merge_only_queues(khlone: Khlone, git: Git, commit: Commit, 
 
     assert (found["landed"], oid(git, project, "main")) == ([], before)
     assert waiting(khlone, project) == ["a"]
+
+
+def test_nothing_to_merge_is_no_failure_in_the_queue_either(khlone: Khlone, git: Git, project: Path) -> None:
+    khlone("new", "a", cwd=project)
+    gated(git, project, "true")
+
+    found = merge(khlone, project, "a")
+
+    assert held(found) == [("a", "nothing-to-merge")]

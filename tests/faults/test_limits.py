@@ -15,6 +15,7 @@ from tests.support import KHLONE, Commit, Done, Git, Khlone
 
 #: How a command may end when the system refuses something in the middle of it.
 EXPLAINED = {
+    "plugin-failed",
     "no-space",
     "not-permitted",
     "disk-failed",

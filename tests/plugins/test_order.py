@@ -13,7 +13,10 @@ from tests.support import KHLONE, make_commit
 
 Recorded = Callable[[], Sequence[HookCall]]
 
-CREATED = ["opened", "pre_create", "agents", "worktree_path", "populate_config_dir", "prepare", "post_create"]
+CREATED = [
+    *("opened", "pre_create", "agents", "worktree_path", "agent_item", "populate_config_dir"),
+    *("prepare", "post_create"),
+]
 STARTED = ["opened", "admit", "pre_spawn", "spawn_command", "agents", "environment", "post_spawn", "session_ended"]
 MERGED = ["opened", "pre_merge", "gate", "post_merge"]
 HELD = ["opened", "pre_merge", "held"]
@@ -68,7 +71,7 @@ def test_the_order_of_all_hooks_from_new_to_a_crash_and_its_recovery(
     since()
 
     assert khlone_command("doctor").code == 0
-    assert since() == ["opened", "diagnose"]
+    assert since() == ["opened", "agents", "diagnose"]
 
     assert khlone_command("remove", "one").code == 0
     assert since() == REMOVED
@@ -102,4 +105,4 @@ def test_a_failed_create_is_told_of_once_and_the_gates_after_the_failure_do_not_
     failed = khlone_command("new", "one", env={"KHLONE_FAULT": "create.checked-out:raise:ENOSPC"})
 
     assert failed.code == 1
-    assert [call.hook for call in recorded_hooks()] == [*CREATED[:5], "post_cleanup"]
+    assert [call.hook for call in recorded_hooks()] == [*CREATED[:6], "post_cleanup"]
