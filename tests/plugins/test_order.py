@@ -89,7 +89,7 @@ def test_the_order_of_all_hooks_from_new_to_a_crash_and_its_recovery(
         check=False,
     )
     assert died.returncode == -9
-    before = CREATED[:4] + [f"{hook} of lost" for hook in CREATED[4:6]]
+    before = CREATED[:4] + [f"{hook} of lost" for hook in CREATED[4:7]]
     assert since() == before
 
     make_clone("one")
