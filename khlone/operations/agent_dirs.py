@@ -107,6 +107,8 @@ def assert_credentials(app: App, clone: CloneRecord, profile: AgentProfile, held
         if not item.is_credential or source is None or clone.config_dir is None:
             continue
         place, target = clone.config_dir / item.name, os.path.realpath(source)
+        if not os.path.isdir(os.path.dirname(target)):
+            continue  # The program could write nothing through such a link.
         is_ours = place.is_symlink() and os.readlink(place) == target
         if is_ours and held.login is not Login.LINK:
             place.unlink(missing_ok=True)
@@ -121,6 +123,7 @@ def _link_again(app: App, clone: CloneRecord, place: Path, target: str) -> None:
         kept = place.with_name(f"{place.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}")
         files.rename_new(place, kept)
         app.told(f"warning: {clone.name} had credentials of its own, which are in {kept} now")
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         os.symlink(target, place)
     except FileExistsError:

@@ -263,7 +263,8 @@ def test_a_repository_cannot_define_an_agent(khlone: Khlone, repository: Path) -
 
     names = [one["name"] for one in document(khlone("agents", "--json", cwd=repository), "agents")["agents"]]
 
-    assert names == ["claude", "generic"]
+    assert "claude" in names
+    assert "fir" not in names
 
 
 def test_git_config_can_say_the_same(khlone: Khlone, repository: Path) -> None:
@@ -284,9 +285,10 @@ def test_the_table_names_every_agent_and_where_it_is(khlone: Khlone, repository:
     lines = khlone("agents", cwd=repository, env=on_path(tmp_path / "bin")).out.splitlines()
 
     assert lines[0].split() == ["AGENT", "VERSION", "FOUND", "ISOLATION"]
-    assert lines[1].split()[:3] == ["claude", "2.1.330", str(tmp_path / "bin/claude")]
-    assert "one login for all clones" in lines[1]
-    assert lines[2].split()[:3] == ["generic", "-", "-"]
+    by_name = {line.split()[0]: line for line in lines[1:]}
+    assert by_name["claude"].split()[:3] == ["claude", "2.1.330", str(tmp_path / "bin/claude")]
+    assert "one login for all clones" in by_name["claude"]
+    assert by_name["generic"].split()[:3] == ["generic", "-", "-"]
 
 
 def test_one_agent_is_explained_item_by_item(khlone: Khlone, repository: Path) -> None:
