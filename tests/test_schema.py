@@ -333,7 +333,7 @@ def showing_agents(ask: Ask, project: Path) -> None:
     names = [one["name"] for one in ask("agents", cwd=project)["agents"]]
     (shown,) = ask("agents", "show", "claude", cwd=project)["agents"]
 
-    assert names == ["claude", "generic"]
+    assert names == ["claude", "codex", "gemini", "generic", "opencode", "qwen"]
     assert {item["sharing"] for item in shown["items"]} == {"generate", "copy", "link", "never"}
     ask.new("one", "--agent", "claude", cwd=project)
     write(Path(os.environ["HOME"]), {".claude/settings.json": '{"model": "opus"}'})
