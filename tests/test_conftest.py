@@ -22,7 +22,18 @@ def run_pytest(folder: Path, source: str, *, forbid: bool) -> subprocess.Complet
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  needs_root: wants root\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KHLONE_FORBID_SKIPS": "1" if forbid else "0"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "test_given.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "tests.conftest",
+            "-p",
+            "no:cacheprovider",
+            "--basetemp",
+            "given",
+            "test_given.py",
+        ],
         cwd=folder,
         env=environment,
         capture_output=True,

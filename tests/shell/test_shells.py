@@ -103,6 +103,8 @@ def session(shell: str, khlone: Khlone, project: Path) -> Iterator[Session]:
     start = start_file(shell)
     start.parent.mkdir(parents=True, exist_ok=True)
     start.write_text(START[shell])
+    if shell == "fish":  # else its first start reads every man page of the machine, beside and after the test
+        (Path(os.environ["HOME"]) / ".local/share/fish/generated_completions").mkdir(parents=True, exist_ok=True)
     done = khlone("setup", "--shell", shell, "--yes", cwd=project)
     assert done.code == 0, done
     running = Session(shell, project)
