@@ -132,9 +132,7 @@ def read_regular(path: Path, *, most: int = 1 << 20) -> bytes | None:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -148,8 +146,10 @@ def read_regular(path: Path, *, most: int = 1 << 20) -> bytes | None:
             raise StateUnsafe(path, "it is not a regular file")
         if found.st_size > most:
             raise StateUnsafe(path, f"it is larger than {most} bytes")
-        with os.fdopen(os.dup(descriptor), "rb") as stream:
-            return stream.read(most + 1)
+        content = b""
+        while len(content) <= most and (chunk := os.read(descriptor, max(found.st_size + 1 - len(content), 1))):
+            content += chunk
+        return content
     finally:
         os.close(descriptor)
 

@@ -8,7 +8,6 @@ it can be made again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ _MOST_BYTES = 16 << 20
 def note(folder: Path, name: str, content: bytes) -> None:
     """Write down that this content is about to be written to that file of the clone with this private folder."""
     known = {path: list(digests) for path, digests in _load(folder).items()}
-    digest = hashlib.sha256(content).hexdigest()
+    digest = _sha256(content)
     kept = [one for one in known.get(name, []) if one != digest]
     known[name] = [*kept, digest][-_KEPT:]
     files.write_atomic(folder / RECORD_FILE, json.dumps({"files": known}).encode() + b"\n", durable=False)
@@ -66,5 +65,11 @@ def _load(folder: Path) -> Mapping[str, Sequence[str]]:
 def _digest(path: Path) -> str | None:
     with contextlib.suppress(KhloneError, OSError):
         content = files.read_regular(path, most=_MOST_BYTES)
-        return None if content is None else hashlib.sha256(content).hexdigest()
+        return None if content is None else _sha256(content)
     return None
+
+
+def _sha256(content: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()

@@ -7,20 +7,19 @@ what git exports to its hooks, which would send a later git to the wrong reposit
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from khlone import children
+from khlone.children import Completed as Completed
+from khlone.children import end_group as end_group
 from khlone.errors import LIMITS, CommandNotFound, GitMissing, OverLimit
-from khlone.values import dataclass
 
 if TYPE_CHECKING:
-    import selectors
     import subprocess
 
 #: `git rev-parse --local-env-vars` of git 2.39 to 2.55, plus what hooks add to it.
@@ -63,34 +62,8 @@ _PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_", "GIT_TRACE")
 #: A program that was started on this terminal.
 Child: TypeAlias = "subprocess.Popen[bytes]"
 
-_CHUNK = 64 << 10
-#: How often a child's end is looked for while its pipes are silent, and how long what it leaves running may be.
-_SILENCE_S = 0.1
-#: How long the output of what a child leaves running is read, in seconds.
-_LEFT_BEHIND_S = 1.0
 #: Captured output above this many bytes is cut; more than any answer khlone reads.
 CAPTURE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completed:
-    """How a captured process ended. `status` is negative for a signal, as in `subprocess`."""
-
-    status: int
-    stdout: bytes
-    stderr: bytes
-    timed_out: bool = False
-    truncated: bool = False
-
-    @property
-    def text(self) -> str:
-        """stdout, undecodable bytes kept as surrogates."""
-        return self.stdout.decode(errors="surrogateescape")
-
-    @property
-    def error_text(self) -> str:
-        """stderr for people: undecodable bytes replaced."""
-        return self.stderr.decode(errors="replace")
 
 
 def scrubbed(environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -106,13 +79,11 @@ def scrubbed(environment: Mapping[str, str] | None = None) -> dict[str, str]:
 @cache
 def git_executable() -> str:
     """The absolute path of git, from PATH entries that are absolute; raises GitMissing."""
-    entries = [entry for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(entry)]
-    import shutil
-
-    found = shutil.which("git", path=os.pathsep.join(entries))
-    if found is None:
-        raise GitMissing
-    return found
+    for entry in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        found = os.path.join(entry, "git")
+        if os.path.isabs(entry) and os.access(found, os.X_OK) and os.path.isfile(found):
+            return found
+    raise GitMissing
 
 
 def run(
@@ -139,36 +110,66 @@ def run(
     both streams, as it comes. Once `given_up` says so, the program is ended as on time-out. With
     `own_stdin` it reads what this process would. Raises CommandNotFound or OverLimit.
     """
-    import subprocess
+    child = _start(argv, cwd, environment, has_input=stdin is not None, keep_open=keep_open, own_stdin=own_stdin)
+    conversation = children.Conversation(
+        child,
+        given=stdin or b"",
+        capture_bytes=capture_bytes,
+        timeout_s=timeout_s,
+        heard=heard,
+        given_up=given_up,
+    )
+    if started is not None:
+        try:
+            started(child.pid)
+        except BaseException:
+            children.abandon(child)
+            raise
+    ((_, completed),) = children.converse(iter((conversation,)), at_once=1)
+    return completed
 
+
+def run_many(
+    asked: Iterable[tuple[Sequence[str], Mapping[str, str]]], *, at_once: int, timeout_s: float = 600.0
+) -> Generator[tuple[int, Completed | CommandNotFound | OverLimit]]:
+    """Run programs, each given as its argument list and environment, `at_once` at a time, without input.
+
+    Yields the place of each in the list and how it ended, as they end; `timeout_s` is for each.
+    """
+    failed: list[tuple[int, CommandNotFound | OverLimit]] = []
+    places: dict[children.Conversation, int] = {}
+
+    def begun() -> Iterator[children.Conversation]:
+        for place, (argv, environment) in enumerate(asked):
+            try:
+                child = _start(argv, None, environment)
+            except (CommandNotFound, OverLimit) as error:
+                failed.append((place, error))
+                continue
+            one = children.Conversation(child, capture_bytes=CAPTURE_BYTES, timeout_s=timeout_s)
+            places[one] = place
+            yield one
+
+    for one, completed in children.converse(begun(), at_once=at_once):
+        yield places.pop(one), completed
+    yield from failed
+
+
+def _start(
+    argv: Sequence[str],
+    cwd: Path | None,
+    environment: Mapping[str, str] | None,
+    *,
+    has_input: bool = False,
+    keep_open: Sequence[int] = (),
+    own_stdin: bool = False,
+) -> children.Child:
     try:
-        child = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env=None if environment is None else dict(environment),
-            stdin=None if own_stdin else subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=tuple(keep_open),
-            # Without a terminal: a program that asks there would be stopped for it, and waited for in vain.
-            start_new_session=True,
+        return children.start(
+            argv, cwd=cwd, environment=environment, has_input=has_input, keep_open=keep_open, own_stdin=own_stdin
         )
     except (OSError, ValueError) as error:
         raise _not_started(argv[0], cwd, error) from error
-    try:
-        if started is not None:
-            started(child.pid)
-        return _Conversation(child, stdin or b"", capture_bytes, heard, given_up).to_end(timeout_s)
-    except BaseException:
-        if child.returncode is None:
-            end_group(child.pid)
-            child.wait()
-        raise
-    finally:
-        for stream in (child.stdin, child.stdout, child.stderr):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
 
 
 def _not_started(program: str, cwd: Path | None, error: OSError | ValueError) -> CommandNotFound | OverLimit:
@@ -180,137 +181,6 @@ def _not_started(program: str, cwd: Path | None, error: OSError | ValueError) ->
     if cwd is not None and error.filename == cwd:
         why = f"{why}: {cwd}"
     return CommandNotFound(program, why)
-
-
-class _Conversation:
-    """What goes to a child and comes from it, until it has ended and said all."""
-
-    def __init__(
-        self,
-        child: subprocess.Popen[bytes],
-        given: bytes,
-        capture_bytes: int,
-        heard: Callable[[bytes], None] | None,
-        given_up: Callable[[], bool],
-    ) -> None:
-        assert child.stdout is not None
-        assert child.stderr is not None
-        self._child = child
-        self._given = memoryview(given)
-        self._most = capture_bytes
-        self._heard = heard
-        self._given_up = given_up
-        self._kept = {child.stdout.fileno(): bytearray(), child.stderr.fileno(): bytearray()}
-        self._input = None if child.stdin is None else child.stdin.fileno()
-        self._truncated = False
-
-    def to_end(self, timeout_s: float) -> Completed:
-        """Talk until the child has ended; on time-out end it and its group first."""
-        deadline = time.monotonic() + timeout_s
-        timed_out = False
-        import selectors
-        import subprocess
-
-        with selectors.DefaultSelector() as selector:
-            for output in self._kept:
-                selector.register(output, selectors.EVENT_READ)
-            if self._input is not None:
-                os.set_blocking(self._input, False)
-                selector.register(self._input, selectors.EVENT_WRITE)
-            try:
-                self._talk(selector, deadline)
-                self._await_end(deadline)
-            except subprocess.TimeoutExpired:
-                timed_out = True
-                end_group(self._child.pid)
-                self._child.wait()
-                self._talk(selector, deadline)
-        stdout, stderr = map(bytes, self._kept.values())
-        return Completed(
-            status=self._child.returncode,
-            stdout=stdout,
-            stderr=stderr,
-            timed_out=timed_out,
-            truncated=self._truncated,
-        )
-
-    def _await_end(self, deadline: float) -> None:
-        """Wait for a child that has closed its pipes; raises TimeoutExpired when that is over or given up."""
-        import subprocess
-
-        while True:
-            left_s = max(deadline - time.monotonic(), 0.0)
-            try:
-                self._child.wait(min(left_s, _SILENCE_S))
-            except subprocess.TimeoutExpired:
-                if left_s <= _SILENCE_S or self._given_up():
-                    raise
-            else:
-                return
-
-    def _talk(self, selector: selectors.BaseSelector, deadline: float) -> None:
-        """Serve the pipes until they are closed, or the child has ended and what it left running is silent."""
-        import subprocess
-
-        ended_at: float | None = None
-        while selector.get_map():
-            now = time.monotonic()
-            if ended_at is None and self._child.poll() is not None:
-                ended_at = now
-            if ended_at is None and (now >= deadline or self._given_up()):
-                raise subprocess.TimeoutExpired(self._child.args, 0.0)
-            if ended_at is not None and now >= ended_at + _LEFT_BEHIND_S:
-                return
-            ready = selector.select(_SILENCE_S if ended_at is not None else min(_SILENCE_S, deadline - now))
-            if ended_at is not None and not ready:
-                return
-            for key, _ in ready:
-                if not (self._give(key.fd) if key.fd == self._input else self._take(key.fd)):
-                    selector.unregister(key.fd)
-
-    def _give(self, descriptor: int) -> bool:
-        """Write what fits; says whether there is more to come."""
-        try:
-            self._given = self._given[os.write(descriptor, self._given[:_CHUNK]) :]
-        except BlockingIOError:
-            return True
-        except BrokenPipeError:
-            self._given = self._given[:0]
-        if not self._given and self._child.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._child.stdin.close()
-        return len(self._given) > 0
-
-    def _take(self, descriptor: int) -> bool:
-        """Read what is there; says whether there may be more to come."""
-        chunk = os.read(descriptor, _CHUNK)
-        if self._heard is not None and chunk:
-            self._heard(chunk)
-        kept = self._kept[descriptor]
-        room = self._most - len(kept)
-        kept += chunk[:room]
-        self._truncated = self._truncated or len(chunk) > room
-        return bool(chunk)
-
-
-def end_group(pid: int, *, grace_s: float = 2.0) -> None:
-    """End the process group that `pid` leads: TERM, a grace, KILL. `pid` must be our unreaped child."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(pid, signal_number)
-        except (ProcessLookupError, PermissionError):
-            return
-        deadline = time.monotonic() + grace_s
-        while signal_number == signal.SIGTERM and time.monotonic() < deadline:
-            if not hasattr(os, "waitid"):  # macOS before Python 3.13
-                time.sleep(grace_s)
-                break
-            try:
-                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                    break
-            except ChildProcessError:
-                return
-            time.sleep(0.01)
 
 
 def await_foreground(child: Child) -> None:

@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from khlone import process
@@ -22,6 +22,7 @@ from khlone.errors import (
     GitFailed,
     GitTooOld,
     IdentityMissing,
+    KhloneError,
     NoSpace,
     NoSuchRef,
     StateUnsafe,
@@ -33,6 +34,8 @@ from khlone.values import dataclass
 
 MINIMUM_GIT = (2, 39)
 _SMALL = 1 << 20
+#: How long a look at one of many worktrees may take.
+_LOOK_S = 1800.0
 _PACKED = 256 << 20
 _OID = r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z"
 #: What git says when it lost a race that is over in milliseconds.
@@ -123,26 +126,20 @@ class Repository:
         repository's own configuration names; with `hooks` those of the repository run.
         Raises GitFailed, IdentityMissing or NoSpace where `check` is on.
         """
-        built = {**self._environment, **(environment or {})}
-        if not filters:
-            _configure(built, self._without_own_filters(cwd or self.common_dir))
-        options = list(_QUIET[2:] if hooks else (*_QUIET, *self._without_config_hooks(cwd, built)))
-        if writes:
-            options += _LOCK_TIMEOUTS
-            if self._durable:
-                options += ("-c", "core.fsync=all")
-        else:
-            built["GIT_OPTIONAL_LOCKS"] = "0"
-        for pair in configuration:
-            options += ("-c", pair)
-        where = self._named(cwd)
-        argv = [process.git_executable(), *options, *where, *arguments]
+        argv, built = self._asked(
+            arguments,
+            cwd=cwd,
+            writes=writes,
+            environment=environment,
+            configuration=configuration,
+            filters=filters,
+            hooks=hooks,
+        )
         started = time.monotonic()
         pause_s = 0.02
         while True:
             done = process.run(
                 argv,
-                cwd=cwd or self.common_dir,
                 environment=built,
                 stdin=stdin,
                 timeout_s=timeout_s,
@@ -159,6 +156,61 @@ class Repository:
         if check and done.status != 0:
             raise failure(arguments, done, where=cwd or self.common_dir)
         return done
+
+    def look(
+        self, arguments: Sequence[str], worktrees: Iterable[Path], *, at_once: int
+    ) -> Iterator[tuple[int, Completed | KhloneError]]:
+        """Ask git the same of many worktrees, `at_once` at a time; no filter of the repository's runs.
+
+        Yields the place of each in the list and its answer, as they come; a failure is an answer too.
+        """
+        asked_of: list[tuple[int, Path]] = []
+        failed: list[tuple[int, KhloneError]] = []
+
+        def asked() -> Iterator[tuple[list[str], dict[str, str]]]:
+            for place, worktree in enumerate(worktrees):
+                try:
+                    one = self._asked(arguments, cwd=worktree, filters=False)
+                except KhloneError as error:
+                    failed.append((place, error))
+                else:
+                    asked_of.append((place, worktree))
+                    yield one
+
+        for number, done in process.run_many(asked(), at_once=at_once, timeout_s=_LOOK_S):
+            place, worktree = asked_of[number]
+            if isinstance(done, Completed) and done.status != 0:
+                yield place, failure(arguments, done, where=worktree)
+                continue
+            yield place, done
+        yield from failed
+
+    def _asked(
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        writes: bool = False,
+        environment: Mapping[str, str] | None = None,
+        configuration: Sequence[str] = (),
+        filters: bool = True,
+        hooks: bool = False,
+    ) -> tuple[list[str], dict[str, str]]:
+        built = {**self._environment, **(environment or {})}
+        if not filters:
+            _configure(built, self._without_own_filters(cwd or self.common_dir))
+        options = list(_QUIET[2:] if hooks else (*_QUIET, *self._without_config_hooks(cwd, built)))
+        if writes:
+            options += _LOCK_TIMEOUTS
+            if self._durable:
+                options += ("-c", "core.fsync=all")
+        else:
+            built["GIT_OPTIONAL_LOCKS"] = "0"
+        for pair in configuration:
+            options += ("-c", pair)
+        # git goes to the folder itself: a child that is started somewhere else costs more to start.
+        there = ["-C", os.fspath(cwd or self.common_dir)]
+        return [process.git_executable(), *there, *options, *self._named(cwd), *arguments], built
 
     def _without_config_hooks(self, cwd: Path | None, built: dict[str, str]) -> list[str]:
         """Options that switch off each hook that the configuration names; odd names go by variables into `built`."""

@@ -29,7 +29,7 @@ IMPORTERS = {
     "psutil": {"khlone/sessions.py", "khlone/capacity.py"},
     "rich": {"khlone/live.py"},
     "tomlkit": {"khlone/operations/setting_edits.py"},
-    "subprocess": {"khlone/process.py"},
+    "subprocess": {"khlone/process.py", "khlone/children.py"},
     "click": {"khlone/parser.py", "khlone/commands/"},
 }
 #: What costs too much to be loaded by `import khlone`.

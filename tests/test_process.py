@@ -161,10 +161,11 @@ def test_the_environment_is_the_one_that_is_given() -> None:
     assert process.run(["/usr/bin/env"], environment={"ONLY": "this"}).stdout == b"ONLY=this\n"
 
 
-def test_a_large_input_goes_round_while_the_output_is_read() -> None:
+@pytest.mark.parametrize("program", ["cat", "/bin/cat"])
+def test_a_large_input_goes_round_while_the_output_is_read(program: str) -> None:
     content = os.urandom(1 << 20) * 16
 
-    done = process.run(["cat"], stdin=content, timeout_s=LONG_S)
+    done = process.run([program], stdin=content, timeout_s=LONG_S)
 
     assert done.stdout == content
 
@@ -375,6 +376,46 @@ def test_many_threads_run_programs_at_once() -> None:
     assert results == {number: str(number).encode() for number in range(12)}
 
 
+def test_many_programs_answer_by_their_place_and_only_so_many_run_at_once(tmp_path: Path) -> None:
+    on = f"{tmp_path}/on"
+    code = f"echo x >{on}.$1; ls {on}.* 2>&- | wc -l; echo err$1 >&2; sleep 0.05; rm {on}.$1; exit $1"
+    asked = [([SHELL, "-c", code, SHELL, str(number)], {"PATH": os.environ["PATH"]}) for number in range(8)]
+
+    done = dict(process.run_many(asked, at_once=3, timeout_s=LONG_S))
+
+    answers = [done[number] for number in range(8)]
+    assert [isinstance(one, process.Completed) and one.status for one in answers] == list(range(8))
+    assert [isinstance(one, process.Completed) and one.stderr for one in answers] == [
+        f"err{number}\n".encode() for number in range(8)
+    ]
+    running = [int(one.stdout) for one in answers if isinstance(one, process.Completed)]
+    assert 1 < max(running) <= 3
+
+
+def test_one_of_many_that_cannot_be_started_is_an_answer_too(tmp_path: Path) -> None:
+    asked: list[tuple[list[str], dict[str, str]]] = [
+        (["/bin/echo", "yes"], {}),
+        ([str(tmp_path / "gone")], {}),
+        (["/bin/echo", "too"], {}),
+    ]
+
+    done = dict(process.run_many(asked, at_once=2, timeout_s=LONG_S))
+
+    assert isinstance(done[1], CommandNotFound)
+    assert [isinstance(done[place], process.Completed) for place in (0, 2)] == [True, True]
+
+
+def test_many_are_ended_with_their_groups_when_the_caller_stops(tmp_path: Path, fifo: int) -> None:
+    code = f"exec 3>{tmp_path}/fifo; sleep 600 & wait"
+    asked = [([SHELL, "-c", code], {"PATH": os.environ["PATH"]})] * 2 + [(["/bin/true"], {})]
+    answers = process.run_many(asked, at_once=3, timeout_s=LONG_S)
+
+    assert next(answers)[0] == 2
+    answers.close()
+
+    assert holders_are_gone(fifo)
+
+
 def lowest_free_descriptor() -> int:
     """The number that the next descriptor gets."""
     descriptor = os.dup(0)
@@ -387,6 +428,8 @@ def test_no_descriptor_is_left_open() -> None:
 
     for _ in range(3):
         process.run(["true"], stdin=b"x")
+        process.run(["/bin/true"], stdin=b"x")
+        list(process.run_many([(["/bin/true"], {}), (["/bin/gone"], {})], at_once=2))
         process.run([SHELL, "-c", "sleep 60"], timeout_s=0.05)
 
     assert lowest_free_descriptor() == before

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from khlone import files, values, worktrees
 from khlone.app import App
-from khlone.errors import GitFailed
+from khlone.errors import GitFailed, KhloneError
 from khlone.model import Changes, CloneRecord
 from khlone.process import Completed
 from khlone.values import dataclass
@@ -40,12 +41,20 @@ def read_status(
     A look that must run nothing of the repository's is without `filters`: a file that was
     touched may then count as changed where only a filter of the repository's would tell.
     """
-    arguments = ["status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=none"]
-    arguments.append("--untracked-files=no" if tracked_only else f"--untracked-files={untracked}")
-    if ignored:
-        arguments.append("--ignored=matching")
-    done = app.repository.git(*arguments, cwd=worktree, filters=filters)
-    return parse_status(done.stdout)
+    asked = _asked("no" if tracked_only else untracked, ignored=ignored)
+    return parse_status(app.repository.git(*asked, cwd=worktree, filters=filters).stdout)
+
+
+def read_many(app: App, worktrees: Iterable[Path], *, at_once: int) -> Iterator[tuple[int, Changes | KhloneError]]:
+    """The changes of many worktrees, looked at `at_once` at a time without filters; yields the place of each."""
+    for place, done in app.repository.look(_asked("all"), worktrees, at_once=at_once):
+        yield place, done if isinstance(done, KhloneError) else parse_status(done.stdout).changes
+
+
+def _asked(untracked: str, *, ignored: bool = False) -> list[str]:
+    asked = ["status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=none"]
+    asked.append(f"--untracked-files={untracked}")
+    return [*asked, "--ignored=matching"] if ignored else asked
 
 
 def uncounted(clone: CloneRecord, found: Changes) -> Changes:

@@ -8,9 +8,9 @@ One broken clone never hides the others: it says so with a reason.
 from __future__ import annotations
 
 import os
-import queue
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from khlone import sessions, values, worktrees
 from khlone.app import App
@@ -102,10 +102,10 @@ def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True, p
         return []
     statuses = _Statuses(app, records if status else ())
     look = resources.Look(app, records, pss=pss) if status else None
-    tips = _tips(app, records)
+    tips, trees = _tips(app, records)
     distances = _distances(app, records, tips)
     elsewhere = _landed_elsewhere(app, records, tips, distances)
-    merged = _merged(app, records, tips, distances, elsewhere)
+    merged = _merged(app, records, tips, trees, distances, elsewhere)
     clones = []
     for record in records:
         tip = tips.get(record.ref)
@@ -150,15 +150,17 @@ def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
     return values.replace(clone, state=state, locked=locked, reason=reason)
 
 
-def _tips(app: App, records: Sequence[CloneRecord]) -> dict[str, str]:
+def _tips(app: App, records: Sequence[CloneRecord]) -> tuple[dict[str, str], dict[str, str]]:
+    """The commits of all branches and targets by ref, and the trees of these commits."""
     wanted = {record.ref for record in records} | {f"refs/heads/{one.target}" for one in records if one.target}
-    done = app.repository.git("for-each-ref", "--format=%(objectname) %(refname)", "--", *sorted(wanted), check=False)
-    found = {}
+    form = "--format=%(objectname) %(tree) %(refname)"
+    done = app.repository.git("for-each-ref", form, "--", *sorted(wanted), check=False)
+    found, trees = {}, {}
     for line in done.text.splitlines():
-        oid, _, ref = line.partition(" ")
+        oid, tree, ref = line.split(" ", 2)
         if ref in wanted:
-            found[ref] = oid
-    return found
+            found[ref], trees[oid] = oid, tree
+    return found, trees
 
 
 def _distances(
@@ -234,6 +236,7 @@ def _merged(
     app: App,
     records: Sequence[CloneRecord],
     tips: dict[str, str],
+    trees: Mapping[str, str],
     distances: dict[str, tuple[int | None, int | None]],
     elsewhere: Mapping[str, str],
 ) -> dict[str, bool]:
@@ -252,19 +255,16 @@ def _merged(
             found[record.id] = integration.prove(app, record, tip) is not None
         else:
             asked.append((record, target, tip))
-    for (record, _, tip), added in zip(asked, _adds_nothing(app, [one[1:] for one in asked]), strict=True):
+    answers = _adds_nothing(app, [one[1:] for one in asked], trees)
+    for (record, _, tip), added in zip(asked, answers, strict=True):
         found[record.id] = integration.prove(app, record, tip) is not None if added is None else added
     return found
 
 
-def _adds_nothing(app: App, pairs: Sequence[tuple[str, str]]) -> Iterable[bool | None]:
+def _adds_nothing(app: App, pairs: Sequence[tuple[str, str]], trees: Mapping[str, str]) -> Iterable[bool | None]:
     """For each (target, tip): whether merging adds nothing; `None` for a conflict, which says neither."""
     if not pairs:
         return []
-    trees = app.repository.git(
-        "rev-parse", *dict.fromkeys(f"{target}^{{tree}}" for target, _ in pairs), check=False
-    ).text.split()
-    tree_of = dict(zip(dict.fromkeys(target for target, _ in pairs), trees, strict=False))
     lines = "".join(f"{target} {tip}\n" for target, tip in pairs).encode()
     done = app.repository.git(
         "merge-tree",
@@ -285,7 +285,7 @@ def _adds_nothing(app: App, pairs: Sequence[tuple[str, str]]) -> Iterable[bool |
             answers.append(None)
             continue
         clean, tree = fields[at], os.fsdecode(fields[at + 1])
-        answers.append(tree == tree_of.get(target) if clean == b"1" else None)
+        answers.append(tree == trees.get(target) if clean == b"1" else None)
         at += 2
         while at < len(fields) and fields[at]:
             at += 1
@@ -315,32 +315,30 @@ class _Statuses:
     def __init__(self, app: App, records: Sequence[CloneRecord]) -> None:
         self._app = app
         self._found: dict[str, Changes | Exception] = {}
-        self._waiting: queue.SimpleQueue[CloneRecord | None] = queue.SimpleQueue()
-        wanted = [
-            record
-            for record in records
-            if record.state in _USABLE and worktrees.is_linked(record.path, undo.admin_path(app, record))
-        ]
+        self._asked: list[CloneRecord] = []
         _ = app.repository
-        for record in wanted:
-            self._waiting.put(record)
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(_WORKERS, len(wanted)))]
-        for thread in self._threads:
-            self._waiting.put(None)
-            thread.start()
+        self._thread = threading.Thread(target=self._work, args=(records,), daemon=True) if records else None
+        if self._thread is not None:
+            self._thread.start()
 
-    def _work(self) -> None:
-        while (record := self._waiting.get()) is not None:
-            try:
-                status = changes.read_status(self._app, record.path, filters=False)
-                self._found[record.id] = changes.uncounted(record, status.changes)
-            except (KhloneError, OSError) as error:
-                self._found[record.id] = error
+    def _work(self, records: Sequence[CloneRecord]) -> None:
+        try:
+            for place, found in changes.read_many(self._app, self._wanted(records), at_once=_WORKERS):
+                record = self._asked[place]
+                self._found[record.id] = found if isinstance(found, KhloneError) else changes.uncounted(record, found)
+        except (KhloneError, OSError) as error:
+            self._found = {record.id: error for record in records} | self._found
+
+    def _wanted(self, records: Sequence[CloneRecord]) -> Iterator[Path]:
+        for record in records:
+            if record.state in _USABLE and worktrees.is_linked(record.path, undo.admin_path(self._app, record)):
+                self._asked.append(record)
+                yield record.path
 
     def wait(self) -> Mapping[str, Changes | Exception]:
         """What was found, by the id of the clone."""
-        for thread in self._threads:
-            thread.join()
+        if self._thread is not None:
+            self._thread.join()
         return self._found
 
 
