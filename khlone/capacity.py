@@ -109,6 +109,34 @@ def cpu_percent(before: Mapping[int, Usage], after: Mapping[int, Usage], pids: I
     return round(100.0 * total / interval, 1) if interval > 0 else None
 
 
+def tree_bytes(roots: Iterable[int]) -> dict[int, int]:
+    """Resident bytes of each of these processes and all below it; only where /proc tells, without psutil."""
+    parents: dict[int, int] = {}
+    resident: dict[int, int] = {}
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stream:
+                fields = stream.read().rpartition(b")")[2].split()
+                parents[int(name)], resident[int(name)] = int(fields[1]), int(fields[21])
+    found = {root: 0 for root in roots if root in parents}
+    page = os.sysconf("SC_PAGE_SIZE")
+    for pid, pages in resident.items():
+        chain: set[int] = set()
+        while pid in parents and pid not in chain:
+            chain.add(pid)
+            if pid in found:
+                found[pid] += pages * page
+            pid = parents[pid]
+    return found
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal; False where that cannot be told."""
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as stream:
+        return stream.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    return False
+
+
 def _pss(process: object) -> int | None:
     import psutil
 

@@ -780,6 +780,27 @@ class NotAdmitted(KhloneError):
         )
 
 
+class NoRoom(KhloneError):
+    """The machine has no place for one more session now, or could never have one (`never`)."""
+
+    code = "no-room"
+    exit_code = EXIT_BUSY
+
+    def __init__(
+        self, name: str, why: str, *, position: int | None = None, waited_s: float = 0.0, never: bool = False
+    ) -> None:
+        waited = f" after {waited_s:.0f} s" if waited_s >= 1 else ""
+        super().__init__(
+            f"no session may start in {name}{waited}: {why}",
+            hint="raise the limit: see git khlone limits"
+            if never
+            else "try again when there is room, or leave out --no-wait; git khlone limits shows who holds what",
+            name=name,
+            reason=why,
+            position=position,
+        )
+
+
 class PluginClash(KhloneError):
     """Two plugins gave different answers where only one can hold."""
 

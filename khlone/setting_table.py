@@ -213,12 +213,53 @@ SETTINGS = (
     Setting(
         key="limits.sessions",
         kind=Kind.COUNT,
-        doc="How many sessions may run at once. For plugins that admit sessions: khlone itself sets no limit.",
+        doc="How many sessions of this user may run at once on this machine; the others wait in line.",
+    ),
+    Setting(
+        key="limits.agent.*",
+        kind=Kind.COUNT,
+        sources=_OWN,
+        doc="How many sessions of one agent may run at once; `command` stands for those that are no agent.",
     ),
     Setting(
         key="limits.memory",
         kind=Kind.SIZE,
-        doc="How much memory sessions may use. For plugins that admit sessions: khlone itself sets no limit.",
+        doc="How much memory may be reserved for sessions in all; the others wait in line.",
+    ),
+    Setting(
+        key="limits.memoryEach",
+        kind=Kind.SIZE,
+        default="780M",
+        sources=_OWN,
+        doc="How much memory is reserved for a session of an agent until three of its kind were seen.",
+    ),
+    Setting(
+        key="limits.reserve",
+        kind=Kind.SIZE,
+        sources=_OWN,
+        doc="How much memory sessions leave to others; without it a tenth of all, at most 1G.",
+    ),
+    Setting(
+        key="limits.disk",
+        kind=Kind.SIZE,
+        default="1G",
+        sources=_OWN,
+        doc="How much room is left on the disk of a clone before one more session starts beside others, 0 for any.",
+    ),
+    Setting(
+        key="limits.pressure",
+        kind=Kind.COUNT,
+        default="10",
+        sources=_OWN,
+        doc="The share of time, in percent, in which programs wait for memory from which on no session starts beside "
+        "others; 0 for any.",
+    ),
+    Setting(
+        key="limits.wait",
+        kind=Kind.DURATION,
+        default="1d",
+        sources=_OWN,
+        doc="How long a session waits in line before it is refused.",
     ),
     Setting(
         key="trash.age",

@@ -13,8 +13,11 @@ from khlone.model import ExecResult
 @click.argument("name", required=False)
 @click.option("--all", "everywhere", is_flag=True, help="Run it in every clone; the output of each comes as a whole.")
 @click.option("-j", "--jobs", type=click.IntRange(1, MOST), metavar="N", help="With --all: this many at a time.")
+@click.option("--no-wait", is_flag=True, help="End with 75 rather than wait until there is a place for it.")
 @click.option("--fail-fast", is_flag=True, help="With --all: begin no other after the first failure.")
-def command(context: Context, *, name: str | None, everywhere: bool, jobs: int | None, fail_fast: bool) -> int:
+def command(
+    context: Context, *, name: str | None, everywhere: bool, jobs: int | None, no_wait: bool, fail_fast: bool
+) -> int:
     """Run a command in a clone and end as it ended: git khlone exec NAME -- CMD ...
 
     A command that was ended by signal n gives 128+n. With --all: 0 when every one gave 0, else 1.
@@ -31,6 +34,7 @@ def command(context: Context, *, name: str | None, everywhere: bool, jobs: int |
             context.command,
             jobs=jobs,
             fail_fast=fail_fast,
+            wait=not no_wait,
             ended=lambda result: _print(context, result),
         )
         code = int(any(result.exit != 0 for result in results))
@@ -40,7 +44,7 @@ def command(context: Context, *, name: str | None, everywhere: bool, jobs: int |
         app = context.app()
         clone = app.require_clone(name)
         app.note_used(clone)
-        result = execute.execute(app, clone.name, context.command, capture=context.output.as_json)
+        result = execute.execute(app, clone.name, context.command, capture=context.output.as_json, wait=not no_wait)
         results = [result]
         code = result.exit if result.exit is not None else 128 + (result.signal or 0)
     if context.output.as_json:

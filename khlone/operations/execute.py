@@ -17,7 +17,7 @@ from khlone import process, sessions, signals, worktrees
 from khlone.app import App
 from khlone.errors import CloneNotReady, Interrupted, KhloneError, UsageError
 from khlone.model import Clone, CloneRecord, Demand, ExecResult, Session, utc_now
-from khlone.operations import environment, journal, undo
+from khlone.operations import admission, environment, journal, undo
 from khlone.registry import SessionRecord
 from khlone.values import dataclass
 
@@ -38,8 +38,12 @@ class _Prepared:
     session: SessionRecord
 
 
-def execute(app: App, name: str | None, command: Sequence[str], *, capture: bool = False) -> ExecResult:
+def execute(
+    app: App, name: str | None, command: Sequence[str], *, capture: bool = False, wait: bool = True
+) -> ExecResult:
     """Run `command` in a clone and return how it ended.
+
+    Where the settings say how many sessions may run it waits for its turn, or, without `wait`, raises NoRoom.
 
     With `capture` its output is kept, cut at `CAPTURED_BYTES`; otherwise it has this
     terminal; stdin is this process's own either way. The terminal's Ctrl-C is the
@@ -50,12 +54,13 @@ def execute(app: App, name: str | None, command: Sequence[str], *, capture: bool
     _require_command(command)
     app.settings.require_whole()
     prepared = _prepare(app, app.require_clone(name), command)
-    if not capture:
-        return _foreground(app, prepared)
-    with signals.Noted() as noted:
-        noted.raise_noted()
-        result = _captured(app, prepared, given_up=lambda: bool(noted.numbers), own_stdin=True)
-        noted.raise_noted()
+    with _place(app, prepared, wait=wait) as place:
+        if not capture:
+            return _foreground(app, prepared, place)
+        with signals.Noted() as noted:
+            noted.raise_noted()
+            result = _captured(app, prepared, place, given_up=lambda: bool(noted.numbers), own_stdin=True)
+            noted.raise_noted()
     return result
 
 
@@ -65,9 +70,12 @@ def execute_all(
     *,
     jobs: int | None = None,
     fail_fast: bool = False,
+    wait: bool = True,
     ended: Callable[[ExecResult], None] = lambda _: None,
 ) -> list[ExecResult]:
     """Run `command` in every clone, `jobs` at a time (default: one a core), and return how each ended, by name.
+
+    Each is a session that waits until the machine has a place for it; without `wait` it is not run then.
 
     Output is captured; `ended` gets each result as it comes, one at a time. A clone that
     cannot run it is told of on `app.told` and has neither `exit` nor `signal` in its
@@ -76,7 +84,12 @@ def execute_all(
     _require_command(command)
     app.settings.require_whole()
     clones = app.registry.clones() if app.has_registry else []
-    return _Everywhere(app, clones, command, fail_fast=fail_fast, ended=ended).run(jobs or os.cpu_count() or 1)
+    everywhere = _Everywhere(app, clones, command, fail_fast=fail_fast, wait=wait, ended=ended)
+    return everywhere.run(jobs or os.cpu_count() or 1)
+
+
+class _NotBegun(Exception):
+    """It waited for its turn when it became clear that it is not wanted any more."""
 
 
 class _Everywhere:
@@ -89,10 +102,11 @@ class _Everywhere:
         command: Sequence[str],
         *,
         fail_fast: bool,
+        wait: bool,
         ended: Callable[[ExecResult], None],
     ) -> None:
         self._app, self._clones, self._command = app, clones, command
-        self._fail_fast, self._ended = fail_fast, ended
+        self._fail_fast, self._wait, self._ended = fail_fast, wait, ended
         self._waiting = iter(clones)
         self._results: dict[str, ExecResult] = {}
         self._turn, self._stop = threading.Lock(), threading.Event()
@@ -164,7 +178,9 @@ class _Everywhere:
                 prepared = self._prepare_or_tell(clone)
         if prepared is not None:
             try:
-                result = _captured(self._app, prepared, turn=self._turn, given_up=self._abandoned.is_set)
+                result = self._admitted(prepared)
+            except _NotBegun:
+                pass
             except KhloneError as error:
                 self._tell(clone, error)
         with self._turn:
@@ -176,6 +192,20 @@ class _Everywhere:
                 self._ended(result)
                 if len(self._results) < len(self._clones):
                     self._show(f"{clone.name} has ended")
+
+    def _admitted(self, prepared: _Prepared) -> ExecResult:
+        request = _request(prepared, light=False, wait=self._wait)
+        with admission.admit(self._app, request, told=self._say, check=self._go_on) as place:
+            return _captured(self._app, prepared, place, turn=self._turn, given_up=self._abandoned.is_set)
+
+    def _go_on(self) -> None:
+        """Leave the line when it is all given up, or no other is to begin."""
+        if self._stop.is_set():
+            raise _NotBegun
+
+    def _say(self, text: str) -> None:
+        with self._turn:
+            self._app.told(text)
 
     def _show(self, what: str) -> None:
         self._app.progress(len(self._results), len(self._clones), what)
@@ -228,20 +258,40 @@ def _require_room(app: App, clone: Clone, command: Sequence[str]) -> None:
         app.plugins.admit(clone, Demand(command=tuple(command), live_sessions=live))
 
 
+def _request(prepared: _Prepared, *, light: bool, wait: bool) -> admission.Request:
+    clone = prepared.clone
+    return admission.Request(
+        clone=clone.id, name=clone.name, path=clone.path, session=prepared.session.id, light=light, wait=wait
+    )
+
+
+@contextlib.contextmanager
+def _place(app: App, prepared: _Prepared, *, wait: bool) -> Iterator[admission.Place]:
+    """A place for one command that somebody has typed: it counts where sessions are counted, and asks for no more."""
+    request = _request(prepared, light=True, wait=wait)
+    limits = admission.limits_of(app, request)
+    if limits.sessions is None and limits.of_kind is None:
+        yield admission.NO_PLACE
+        return
+    with admission.admit(app, request) as place:
+        yield place
+
+
 # -- as a recorded session -----------------------------------------------------------------
 
 
 class _Running:
     """A session from the moment it is recorded to its end; `started` and `status` are filled in on the way."""
 
-    def __init__(self, app: App, prepared: _Prepared) -> None:
-        self._app, self._prepared = app, prepared
+    def __init__(self, app: App, prepared: _Prepared, place: admission.Place) -> None:
+        self._app, self._prepared, self._place = app, prepared, place
         self._pid = prepared.session.owner.pid
         self.status: int | None = None
 
     def started(self, pid: int) -> None:
         """The process is there: record which one, and tell plugins."""
         self._pid = pid
+        self._place.started(pid)
         with self._app.registry.transaction() as change:
             change.note_session_process(self._prepared.session.id, sessions.identity(pid))
         view = journal.as_clone(self._prepared.clone)
@@ -264,10 +314,12 @@ class _Running:
 
 
 @contextlib.contextmanager
-def _recorded(app: App, prepared: _Prepared, turn: threading.Lock | None = None) -> Iterator[_Running]:
+def _recorded(
+    app: App, prepared: _Prepared, place: admission.Place, turn: threading.Lock | None = None
+) -> Iterator[_Running]:
     """Plugins are called by one thread at a time: those that hold `turn`."""
     excluding = turn or threading.Lock()
-    running = _Running(app, prepared)
+    running = _Running(app, prepared, place)
     with app.registry.transaction() as change:
         change.start_session(prepared.session)
     try:
@@ -280,13 +332,14 @@ def _recorded(app: App, prepared: _Prepared, turn: threading.Lock | None = None)
 def _captured(
     app: App,
     prepared: _Prepared,
+    place: admission.Place,
     *,
     turn: threading.Lock | None = None,
     given_up: Callable[[], bool],
     own_stdin: bool = False,
 ) -> ExecResult:
     """Run it with captured output, to its end or until it is given up."""
-    with _recorded(app, prepared, turn) as session:
+    with _recorded(app, prepared, place, turn) as session:
 
         def started(pid: int) -> None:
             with turn or contextlib.nullcontext():
@@ -306,9 +359,9 @@ def _captured(
         return _as_result(prepared.clone, done.status, done)
 
 
-def _foreground(app: App, prepared: _Prepared) -> ExecResult:
+def _foreground(app: App, prepared: _Prepared, place: admission.Place) -> ExecResult:
     with signals.Noted() as noted:
-        with _recorded(app, prepared) as running:
+        with _recorded(app, prepared, place) as running:
             noted.raise_noted()
             child = process.start_foreground(prepared.argv, cwd=prepared.clone.path, environment=prepared.variables)
             noted.pass_on(child.pid)

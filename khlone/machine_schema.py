@@ -1,0 +1,44 @@
+"""What tables does the user's machine database have, and how did they come about? One script a version.
+
+A released script is never edited: a change is a new script at the end.
+"""
+
+from __future__ import annotations
+
+_LEASES = """
+CREATE TABLE leases (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  state TEXT NOT NULL CHECK (state IN ('waiting', 'starting', 'running')),
+  priority INTEGER NOT NULL,
+  repository TEXT NOT NULL,
+  clone TEXT NOT NULL,
+  name TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  session TEXT,
+  credential TEXT,
+  memory INTEGER NOT NULL,
+  used INTEGER NOT NULL DEFAULT 0,
+  blocker TEXT,
+  reason TEXT,
+  asked_at TEXT NOT NULL,
+  granted_at TEXT,
+  granted REAL,
+  pid INTEGER NOT NULL,
+  start_ticks INTEGER,
+  boot_id TEXT,
+  host TEXT NOT NULL,
+  pid_namespace INTEGER,
+  child_pid INTEGER,
+  child_ticks INTEGER
+) STRICT;
+CREATE TABLE memory_seen (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL,
+  peak INTEGER NOT NULL,
+  seen_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX memory_seen_kind ON memory_seen (kind, number)
+"""
+
+MIGRATIONS: tuple[str, ...] = (_LEASES,)
