@@ -53,23 +53,35 @@ class Completed:
 
 
 def end_group(pid: int, *, grace_s: float = 2.0) -> None:
-    """End the process group that `pid` leads: TERM, a grace, KILL. `pid` must be our unreaped child."""
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(pid, signal_number)
-        except (ProcessLookupError, PermissionError):
-            return
+    """End the process group that `pid` leads: TERM, a grace for all of it, KILL. `pid` must be our unreaped child.
+
+    The grace is over once nobody of the group runs any more. Where the system tells
+    neither that nor the leader's end (macOS), it is waited out.
+    """
+    try:
+        os.killpg(pid, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
-        while signal_number == signal.SIGTERM and time.monotonic() < deadline:
-            if not hasattr(os, "waitid"):  # macOS before Python 3.13
-                time.sleep(grace_s)
-                break
-            try:
-                if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                    break
-            except ChildProcessError:
-                return
-            time.sleep(0.01)
+        while time.monotonic() < deadline and _is_alive(pid):
+            time.sleep(0.03)
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _is_alive(group: int) -> bool:
+    """Whether anybody of a group still runs; a dead leader that nobody has waited for does not."""
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return True
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{pid}/stat", "rb") as stream:
+                # After the name, which may hold anything: state, parent, group.
+                state, _, of = stream.read().rpartition(b")")[2].split()[:3]
+            if int(of) == group and state not in (b"Z", b"X"):
+                return True
+    return False
 
 
 def abandon(child: Child) -> None:

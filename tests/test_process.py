@@ -259,6 +259,18 @@ def test_a_time_out_ends_grandchildren_that_ignore_the_polite_signal(tmp_path: P
     assert holders_are_gone(fifo)
 
 
+def test_a_time_out_lets_a_grandchild_clean_up_whose_parent_is_gone_at_once(tmp_path: Path, fifo: int) -> None:
+    cleaning = (
+        f"exec 3>{tmp_path}/fifo; trap 'sleep 0.3; echo cleaned >&3; exit' TERM; echo on; while :; do sleep 1; done"
+    )
+
+    done = process.run([SHELL, "-c", f"({cleaning}) & wait"], timeout_s=1.0)
+
+    assert (done.timed_out, done.status) == (True, -signal.SIGTERM)
+    assert first_line(fifo) == "cleaned"
+    assert holders_are_gone(fifo)
+
+
 def test_a_time_out_lets_a_program_end_by_itself(tmp_path: Path) -> None:
     done = process.run([SHELL, "-c", "trap 'echo bye; exit 3' TERM; sleep 60 & wait"], timeout_s=1.0)
 
@@ -346,10 +358,13 @@ def test_an_exception_ends_the_whole_group(tmp_path: Path, fifo: int) -> None:
     assert holders_are_gone(fifo)
 
 
-def test_a_group_is_ended_on_a_system_without_a_peek_at_the_dead(
+def test_a_group_is_ended_on_a_system_that_does_not_list_its_processes(
     tmp_path: Path, fifo: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(os, "waitid")
+    def hidden(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "listdir", hidden)
     child = subprocess.Popen(
         [SHELL, "-c", f"exec 3>{tmp_path}/fifo; trap '' TERM; echo on >&3; while :; do sleep 1; done"], process_group=0
     )

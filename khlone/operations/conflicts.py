@@ -1,6 +1,6 @@
 """Which clones would conflict with each other or with their target, and in which order do they land best?
 
-Every merge that is asked about is made by one `merge-tree` process. Its objects, and those
+Every merge that can conflict at all is made by one `merge-tree` process. Its objects, and those
 of uncommitted work, go to a folder that is gone at the end: neither a ref, a clone nor the
 object database of the repository is changed.
 """
@@ -18,13 +18,15 @@ from khlone import files, worktrees
 from khlone.app import App
 from khlone.errors import GitFailed, KhloneError
 from khlone.model import CloneRecord
-from khlone.operations import changes, diff, landing, names, undo
+from khlone.operations import changes, diff, landing, names, touched, undo
 from khlone.operations.integration import KHLONE_IDENTITY
 from khlone.operations.offer import MERGEABLE
 from khlone.values import dataclass
 
 #: Seconds after which the objects of a forecast are those of a killed one.
 _LEFT_S = 86400.0
+#: So many merges are made without a look at which of them need to be.
+_FEW = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,9 @@ def predict(app: App, request: ForecastRequest) -> Forecast:
                 continue
             oid = _with_changes(app, clone, tip, environment) if request.uncommitted else tip
             sides.append(_Side(name=clone.name, oid=oid, target=into or clone.target))
-        return _forecast(app, sides, tips, environment)
+        # What the oldest began at is what all have in common, in most repositories.
+        likely = min(((clone.created_at, clone.base) for clone in clones), default=("", None))[1]
+        return _forecast(app, sides, tips, environment, likely)
 
 
 def _chosen(app: App, request: ForecastRequest) -> list[CloneRecord]:
@@ -102,7 +106,13 @@ def _tips(app: App, clones: Sequence[CloneRecord], into: str | None) -> dict[str
     return {ref: oid for oid, _, ref in pairs if ref in wanted}
 
 
-def _forecast(app: App, sides: Sequence[_Side], tips: Mapping[str, str], environment: Mapping[str, str]) -> Forecast:
+def _forecast(
+    app: App,
+    sides: Sequence[_Side],
+    tips: Mapping[str, str],
+    environment: Mapping[str, str],
+    likely: str | None,
+) -> Forecast:
     asked: list[tuple[_Side, str, str]] = []
     for side in sides:
         tip = tips.get(f"refs/heads/{side.target}") if side.target else None
@@ -115,7 +125,7 @@ def _forecast(app: App, sides: Sequence[_Side], tips: Mapping[str, str], environ
     merges = [(oid, side.oid) for side, _, oid in asked[:against]] + [
         (side.oid, oid) for side, _, oid in asked[against:]
     ]
-    answers = _merged(app, merges, environment)
+    answers = _merged(app, merges, environment, likely)
     pairs = [
         ConflictPair(a=side.name, b=other, paths=paths)
         for (side, other, _), paths in zip(asked, answers, strict=True)
@@ -152,10 +162,15 @@ def landing_order(foes: Mapping[str, Collection[str]], blocked: Collection[str] 
 
 
 def _merged(
-    app: App, merges: Sequence[tuple[str, str]], environment: Mapping[str, str]
+    app: App, merges: Sequence[tuple[str, str]], environment: Mapping[str, str], likely: str | None
 ) -> list[tuple[str, ...] | None]:
     """For each (ours, theirs): the paths in conflict, `None` where they merge cleanly. Of equal merges one is made."""
     wanted = [pair for pair in dict.fromkeys(merges) if pair[0] != pair[1]]
+    if len(wanted) > _FEW:
+        oids = sorted({oid for pair in wanted for oid in pair})
+        parting = touched.since_parting(app.repository, oids, environment, likely=likely)
+        if parting is not None:
+            wanted = [pair for pair in wanted if parting.may_conflict(*pair)]
     found: dict[tuple[str, str], tuple[str, ...] | None] = {}
     if wanted:
         done = app.repository.git(

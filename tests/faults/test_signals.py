@@ -120,7 +120,8 @@ def test_an_interruption_leaves_no_captured_child(
     os.mkfifo(tmp_path / "alive")
     both = os.open(tmp_path / "alive", os.O_RDWR)
     reader = os.open(tmp_path / "alive", os.O_RDONLY)
-    script = 'exec 3> "$0"; sh -c \'trap "echo ended >&3" TERM; echo begun >&3; while :; do sleep 1; done\' & wait'
+    deaf = "sh -c 'trap \"\" TERM; echo begun >&3; while :; do sleep 1; done'"
+    script = f'exec 3> "$0"; trap "echo ended >&3" TERM; {deaf} & wait; wait'
 
     child = subprocess.Popen(
         [KHLONE, *words, "sh", "-c", script, str(tmp_path / "alive")],
