@@ -1,6 +1,6 @@
 """Which calls are answered without click, and how?
 
-`path`, `env`, `list` and `show`, which shells, prompts and scripts call all the time, in
+`path`, `env`, `list`, `show` and `conflicts`, which shells, prompts and scripts call all the time, in
 their plain forms: click costs more than their whole answer. Any other word, and any help
 or mistake, is click's: `find` gives None, and the same functions are called from there.
 """
@@ -53,14 +53,14 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
         elif (word == "--no-status" and verb == "list") or (word == "--trash" and verb == "_names"):
             status = False
         elif (word.startswith("-") and word != "-") or (
-            verb is not None and (name is not None or verb in ("list", "_names"))
+            verb is not None and (name is not None or verb in ("list", "conflicts", "_names"))
         ):
             return None
         elif verb is None:
             verb = word
         else:
             name = word
-    if verb not in ("path", "cd", "env", "list", "show", "_names"):
+    if verb not in ("path", "cd", "env", "list", "show", "conflicts", "_names"):
         return None
     context.directory = directory
     context.output.as_json |= as_json
@@ -70,6 +70,8 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
         return lambda context: show_all(context, status=status)
     if verb == "_names":
         return lambda context: show_names(context, trash=not status)
+    if verb == "conflicts":
+        return show_conflicts
     call = {"path": show_path, "cd": change_folder, "env": show_environment, "show": show_one}[verb]
     return lambda context: call(context, name)
 
@@ -177,6 +179,26 @@ def show_all(context: Context, *, status: bool) -> None:
     for clone in clones:
         if clone.reason:
             context.output.tell(f"{clone.name}: {visible(clone.reason)}")
+
+
+def show_conflicts(
+    context: Context, names: Sequence[str] = (), *, into: str | None = None, uncommitted: bool = False
+) -> None:
+    """Print which clones conflict, and an order to land them in."""
+    from khlone.operations import conflicts
+
+    request = conflicts.ForecastRequest(names=names, into=into, uncommitted=uncommitted)
+    found = conflicts.predict(context.app(), request)
+    if context.output.as_json:
+        context.output.document("conflicts", {"pairs": found.pairs, "order": found.order})
+        return
+    for pair in found.pairs:
+        paths = ", ".join(visible(path) for path in pair.paths)
+        context.output.answer(f"{pair.a} and {visible(pair.b)} conflict" + (f": {paths}" if paths else ""))
+    if not found.pairs:
+        context.output.answer("no conflicts")
+    if found.order:
+        context.output.answer(f"order: {' '.join(found.order)}")
 
 
 def _row(clone: Clone) -> tuple[str, ...]:

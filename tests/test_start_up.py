@@ -57,14 +57,14 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "agents": (("agents",), {"sqlite3", "pluggy", *CLICK}),
     "plugins": (("plugins",), {"sqlite3", "pluggy", *CLICK}),
     "config": (("config",), {"sqlite3", *CLICK}),
-    "conflicts": (("conflicts",), {"sqlite3", *CLICK}),
+    "conflicts": (("conflicts",), {"sqlite3"}),
     "queue": (("queue",), {"sqlite3", *CLICK}),
     "events": (("events",), {"sqlite3", *CLICK}),
     "doctor": (("doctor",), {"sqlite3", "pluggy", "git", "psutil", "logging", *CLICK}),
 }
 #: Brought along by what is allowed to be there.
 FREE = {"dataclasses", "importlib.metadata", "email", "asyncio", "tomllib", "ctypes", "logging"}
-QUICK = {"path", "cd", "list", "show"}
+QUICK = {"path", "cd", "list", "show", "conflicts"}
 
 
 def loaded(where: Path, words: Sequence[str]) -> set[str]:

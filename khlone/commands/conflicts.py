@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from khlone import quick
 from khlone.commands import Context, verb
-from khlone.output import visible
 
 
 @verb("conflicts")
@@ -18,17 +18,4 @@ def command(context: Context, *, names: tuple[str, ...], into: str | None, uncom
     With names only these are compared. The last line is an order in which the most of
     them land. Nothing is changed.
     """
-    from khlone.operations import conflicts
-
-    request = conflicts.ForecastRequest(names=names, into=into, uncommitted=uncommitted)
-    found = conflicts.predict(context.app(), request)
-    if context.output.as_json:
-        context.output.document("conflicts", {"pairs": found.pairs, "order": found.order})
-        return
-    for pair in found.pairs:
-        paths = ", ".join(visible(path) for path in pair.paths)
-        context.output.answer(f"{pair.a} and {visible(pair.b)} conflict" + (f": {paths}" if paths else ""))
-    if not found.pairs:
-        context.output.answer("no conflicts")
-    if found.order:
-        context.output.answer(f"order: {' '.join(found.order)}")
+    quick.show_conflicts(context, names, into=into, uncommitted=uncommitted)
