@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from khlone.app import App
     from khlone.entry_points import Selection
     from khlone.plugins import Plugins
+    from khlone.settings import Settings
 
 
 class Context:
@@ -65,6 +66,24 @@ class Context:
             if not here.is_relative_to(app.location.common_dir):
                 where = here
         self.output.tell(f"the folder you are in is not there any more; to go on: cd {shlex.quote(str(where))}")
+
+    def where(self) -> Path:
+        """The folder that the command is to work in."""
+        from khlone import signals
+
+        signals.interrupt()
+        return self.directory or Path(os.getcwd())
+
+    def settings(self) -> Settings:
+        """The settings of the repository that was meant; outside of one those of the user."""
+        from khlone import settings
+        from khlone.errors import NotARepository
+
+        try:
+            return self.plain_app().settings
+        except NotARepository:
+            here = self.where()
+            return settings.load(common_dir=None, git_dir=None, cwd=here, worktree=None, environment=self.environment)
 
     def plugins(self) -> Plugins:
         """The plugins of the repository that was meant; outside of one those that the environment chooses."""

@@ -36,12 +36,15 @@ _WAIT_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A place for one session, held or waited for. `memory_bytes` is what it may come to use, `used_bytes` what it
-    was last seen to use; `blocker` says what it waits for, and `child` is the session's own process.
+    """A place for one session, or a slot of a `pool` for one command, held or waited for.
+
+    `memory_bytes` is what it may come to use, `used_bytes` what it was last seen to use;
+    `blocker` says what it waits for, and `child` is the session's own process.
     """
 
     number: int
     id: str
+    pool: str
     state: str
     priority: int
     repository: str
@@ -57,6 +60,7 @@ class Lease:
     asked_at: str
     granted_at: str | None
     granted_s: float | None
+    command: str
     owner: ProcessIdentity
     child: ProcessIdentity | None
 
@@ -73,6 +77,11 @@ class Machine:
         self._here = here
         self._lives = lives
         self._database = Database(folder / DATABASE_FILE, MIGRATIONS)
+
+    @property
+    def exists(self) -> bool:
+        """Whether anybody has asked for anything yet."""
+        return self._database.path.exists()
 
     def prepare(self, told: Callable[[str], None]) -> None:
         """Make the folders; a damaged file is set aside and told of, since nothing in it outlives a session."""
@@ -104,18 +113,22 @@ class Machine:
             return bells.Bell(self._bell_path(lease_id))
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Change]:
+    def transaction(self, pool: str = "") -> Iterator[Change]:
         """One transaction that excludes every other writer; it begins with taking back what belongs to the dead."""
         with self._database.transaction() as connection:
-            change = Change(self, connection)
+            change = Change(self, connection, pool)
             change.reap()
             yield change
 
-    def leases(self) -> list[Lease]:
-        """Every lease on this machine whose owner or session lives, those that wait too, in the order of the line."""
+    def leases(self, pool: str | None = "") -> list[Lease]:
+        """Every lease of a pool (`None`: of all) on this machine whose owner or session lives, those that wait too.
+
+        In the order of the line. Sessions are the pool without a name.
+        """
         with self._database.explained():
             found = _rows(self._database.connection())
-        return [lease for lease in found if self.is_here(lease) and self.is_alive(lease)]
+        wanted = (lease for lease in found if pool in (None, lease.pool))
+        return [lease for lease in wanted if self.is_here(lease) and self.is_alive(lease)]
 
     def expected_bytes(self, kind: str) -> int | None:
         """The memory that nine of ten sessions of a kind stayed below; `None` before three were seen."""
@@ -165,18 +178,20 @@ class Machine:
 
 
 class Change:
-    """What may be changed in one transaction."""
+    """What may be changed in one transaction; `leases` are those of one pool that live on this machine."""
 
-    def __init__(self, machine: Machine, connection: sqlite3.Connection) -> None:
+    def __init__(self, machine: Machine, connection: sqlite3.Connection, pool: str) -> None:
         self._machine = machine
+        self._pool = pool
         self._connection = connection
         self.leases: list[Lease] = []
 
     def reap(self) -> None:
-        """Take back what belongs to nobody any more; `leases` is what is left on this machine."""
+        """Take back what belongs to nobody any more, in whatever pool."""
         found = _rows(self._connection)
-        self.leases = [one for one in found if self._machine.is_here(one) and self._machine.is_alive(one)]
-        kept = {one.number for one in self.leases}
+        living = [one for one in found if self._machine.is_here(one) and self._machine.is_alive(one)]
+        self.leases = [one for one in living if one.pool == self._pool]
+        kept = {one.number for one in living}
         gone = [
             one
             for one in found
@@ -199,16 +214,19 @@ class Change:
         session: str | None,
         credential: str | None,
         memory_bytes: int,
+        command: str,
         owner: ProcessIdentity,
     ) -> Lease:
         """Get in line, at its end."""
         self._connection.execute(
-            """INSERT INTO leases (id, state, priority, repository, clone, name, kind, session, credential, memory,
-            asked_at, pid, start_ticks, boot_id, host, pid_namespace)
-            VALUES (?, 'waiting', ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), CAST(? AS TEXT),
+            """INSERT INTO leases (id, pool, command, state, priority, repository, clone, name, kind, session,
+            credential, memory, asked_at, pid, start_ticks, boot_id, host, pid_namespace)
+            VALUES (?, ?, CAST(? AS TEXT), 'waiting', ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), CAST(? AS TEXT),
             ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             (
                 lease_id,
+                self._pool,
+                raw(command),
                 priority,
                 raw(repository),
                 clone,
@@ -298,9 +316,11 @@ def _lease(row: sqlite3.Row) -> Lease:
             host=owner.host,
             pid_namespace=owner.pid_namespace,
         )
-    same = ("number", "id", "state", "priority", "repository", "clone", "name", "kind", "session", "credential")
+    same = ("number", "id", "pool", "state", "priority", "repository", "clone", "name", "kind", "session")
     return Lease(
         **{name: row[name] for name in same},
+        credential=row["credential"],
+        command=row["command"],
         memory_bytes=row["memory"],
         used_bytes=row["used"],
         blocker=row["blocker"],

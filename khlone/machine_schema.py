@@ -41,4 +41,10 @@ CREATE TABLE memory_seen (
 CREATE INDEX memory_seen_kind ON memory_seen (kind, number)
 """
 
-MIGRATIONS: tuple[str, ...] = (_LEASES,)
+# Slots for heavy commands are leases too: each name is a pool of its own.
+_POOLS = """
+ALTER TABLE leases ADD COLUMN pool TEXT NOT NULL DEFAULT '';
+ALTER TABLE leases ADD COLUMN command TEXT NOT NULL DEFAULT ''
+"""
+
+MIGRATIONS: tuple[str, ...] = (_LEASES, _POOLS)

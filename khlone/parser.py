@@ -24,6 +24,8 @@ VERBS = {
     "cd": "Go to the folder of a clone, by the shell's wrapper.",
     "env": "Print the variables of a clone.",
     "exec": "Run a command in a clone.",
+    "slot": "Run a heavy command in one of a few slots that all clones share.",
+    "limits": "Show what the machine has, who has reserved what of it, and how many clones it carries.",
     "diff": "Show what a clone has changed since it left its target.",
     "sync": "Bring what the target has into clones.",
     "push": "Bring the branches of clones to their remote.",

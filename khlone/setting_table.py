@@ -255,6 +255,13 @@ SETTINGS = (
         "others; 0 for any.",
     ),
     Setting(
+        key="slots.*",
+        kind=Kind.COUNT,
+        sources=_OWN,
+        option="slot run -n",
+        doc="How many commands may run at once in slots of this name, over all clones of the machine; without it one.",
+    ),
+    Setting(
         key="limits.wait",
         kind=Kind.DURATION,
         default="1d",

@@ -474,6 +474,26 @@ def queueing(ask: Ask, project: Path) -> None:
     assert ask("events", cwd=project)["events"][-1]["event"] == "landed"
 
 
+def sharing_the_machine(ask: Ask, project: Path) -> None:
+    """Places and slots are held and waited for."""
+    ask.new("one", cwd=project)
+    run_git("config", "khlone.limits.sessions", "1", cwd=project)
+    words = [str(KHLONE), "exec", "one", "--", str(KHLONE), "slot", "run", "--", "sh", "-c", "echo started; read _"]
+
+    with subprocess.Popen(words, cwd=project, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"started\n"
+        places = ask("limits", cwd=project)["places"]
+        held = ask("slot", "list", cwd=project)["slots"]
+        assert ask("exec", "one", "--no-wait", "--", "true", cwd=project, answer="error", code=75)["code"] == "no-room"
+        assert ask("slot", "run", "--no-wait", "--", "true", cwd=project, answer="error", code=75)["code"] == "no-room"
+        child.communicate(b"\n")
+
+    assert [(one["name"], one["state"]) for one in places] == [("one", "running")]
+    assert [(one["name"], one["holder"]) for one in held] == [("default", "one")]
+    assert ask("slot", "run", "--", "sh", "-c", "kill -9 $$", cwd=project, code=137)["result"]["signal"] == 9
+
+
 def foreseeing(ask: Ask, project: Path) -> None:
     """Two clones that conflict with each other, one of them with its target too, and paths that are odd."""
     assert ask("conflicts", cwd=project) == {"schema": "khlone.conflicts/1", "pairs": [], "order": []}
@@ -494,6 +514,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging_through_a_gate: {"new", "merge"},
     queueing: {"new", "merge", "queue", "events"},
     foreseeing: {"new", "conflicts"},
+    sharing_the_machine: {"new", "limits", "slot", "error"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     looking_back: {"new", "diff", "merge", "prune", "log"},

@@ -40,6 +40,8 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "log": (("log",), {"sqlite3", *CLICK}),
     "diff": (("diff", "one"), {"sqlite3", *CLICK}),
     "exec": (("exec", "one", "--", "true"), {"sqlite3", "pluggy", *CLICK}),
+    "slot": (("slot", "run", "--", "true"), {"sqlite3", *CLICK}),
+    "limits": (("limits",), {"sqlite3", *CLICK}),
     "new": (("new", "other"), {"sqlite3", "pluggy", "ctypes", *CLICK}),
     "sync": (("sync", "one"), {"sqlite3", "pluggy", *CLICK}),
     "adopt": (("adopt", "../linked"), {"sqlite3", "pluggy", *CLICK}),

@@ -26,6 +26,7 @@ _TAKES = {
     "restore": "@trash",
     "completion": " ".join(SHELLS),
     "hooks": "install remove status",
+    "slot": "run list",
     "config": " ".join((*ACTIONS, *(one.key for one in SETTINGS if not one.is_pattern))),
 }
 
