@@ -130,6 +130,12 @@ class Machine:
         wanted = (lease for lease in found if pool in (None, lease.pool))
         return [lease for lease in wanted if self.is_here(lease) and self.is_alive(lease)]
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read other tables of the file by."""
+        with self._database.explained():
+            yield self._database.connection()
+
     def expected_bytes(self, kind: str) -> int | None:
         """The memory that nine of ten sessions of a kind stayed below; `None` before three were seen."""
         with self._database.explained():
@@ -183,12 +189,13 @@ class Change:
     def __init__(self, machine: Machine, connection: sqlite3.Connection, pool: str) -> None:
         self._machine = machine
         self._pool = pool
-        self._connection = connection
+        #: Also to change other tables of the file by, in the same transaction.
+        self.connection = connection
         self.leases: list[Lease] = []
 
     def reap(self) -> None:
         """Take back what belongs to nobody any more, in whatever pool."""
-        found = _rows(self._connection)
+        found = _rows(self.connection)
         living = [one for one in found if self._machine.is_here(one) and self._machine.is_alive(one)]
         self.leases = [one for one in living if one.pool == self._pool]
         kept = {one.number for one in living}
@@ -198,7 +205,7 @@ class Change:
             if one.number not in kept and (self._machine.is_here(one) or self._machine.is_past(one))
         ]
         for one in gone:
-            self._connection.execute("DELETE FROM leases WHERE number = ?", (one.number,))
+            self.connection.execute("DELETE FROM leases WHERE number = ?", (one.number,))
         if gone:
             self._machine.sweep_bells({one.id for one in found} - {one.id for one in gone})
 
@@ -218,7 +225,7 @@ class Change:
         owner: ProcessIdentity,
     ) -> Lease:
         """Get in line, at its end."""
-        self._connection.execute(
+        self.connection.execute(
             """INSERT INTO leases (id, pool, command, state, priority, repository, clone, name, kind, session,
             credential, memory, asked_at, pid, start_ticks, boot_id, host, pid_namespace)
             VALUES (?, ?, CAST(? AS TEXT), 'waiting', ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), CAST(? AS TEXT),
@@ -243,7 +250,7 @@ class Change:
                 owner.pid_namespace,
             ),
         )
-        found = _rows(self._connection)
+        found = _rows(self.connection)
         known = {one.number for one in self.leases}
         self.leases = [one for one in found if one.number in known or one.id == lease_id]
         return next(one for one in self.leases if one.id == lease_id)
@@ -254,13 +261,13 @@ class Change:
 
     def note_blocker(self, lease_id: str, blocker: str, reason: str) -> None:
         """Say what a lease waits for."""
-        self._connection.execute(
+        self.connection.execute(
             "UPDATE leases SET blocker = ?, reason = CAST(? AS TEXT) WHERE id = ?", (blocker, raw(reason), lease_id)
         )
 
     def grant(self, lease_id: str) -> None:
         """Give it; nobody else is given one until it has started, for a while."""
-        self._connection.execute(
+        self.connection.execute(
             """UPDATE leases SET state = 'starting', blocker = NULL, reason = NULL, granted_at = ?, granted = ?
             WHERE id = ? AND state = 'waiting'""",
             (utc_now(), time.monotonic(), lease_id),
@@ -268,27 +275,27 @@ class Change:
 
     def note_started(self, lease_id: str, child: ProcessIdentity) -> None:
         """The session's process is there."""
-        self._connection.execute(
+        self.connection.execute(
             "UPDATE leases SET state = 'running', child_pid = ?, child_ticks = ? WHERE id = ?",
             (child.pid, child.start_ticks, lease_id),
         )
 
     def note_used(self, lease_id: str, used_bytes: int) -> None:
         """What a session uses now."""
-        self._connection.execute("UPDATE leases SET used = ? WHERE id = ?", (used_bytes, lease_id))
+        self.connection.execute("UPDATE leases SET used = ? WHERE id = ?", (used_bytes, lease_id))
 
     def give_back(self, lease_id: str) -> None:
         """The lease is free, or the line is left."""
-        self._connection.execute("DELETE FROM leases WHERE id = ?", (lease_id,))
+        self.connection.execute("DELETE FROM leases WHERE id = ?", (lease_id,))
         self.leases = [one for one in self.leases if one.id != lease_id]
 
     def remember_peak(self, kind: str, peak_bytes: int) -> None:
         """Learn what sessions of a kind use at most."""
-        self._connection.execute(
+        self.connection.execute(
             "INSERT INTO memory_seen (kind, peak, seen_at) VALUES (CAST(? AS TEXT), ?, ?)",
             (raw(kind), peak_bytes, utc_now()),
         )
-        self._connection.execute(
+        self.connection.execute(
             """DELETE FROM memory_seen WHERE kind = CAST(? AS TEXT) AND number NOT IN
             (SELECT number FROM memory_seen WHERE kind = CAST(? AS TEXT) ORDER BY number DESC LIMIT ?)""",
             (raw(kind), raw(kind), _REMEMBERED),

@@ -47,4 +47,34 @@ ALTER TABLE leases ADD COLUMN pool TEXT NOT NULL DEFAULT '';
 ALTER TABLE leases ADD COLUMN command TEXT NOT NULL DEFAULT ''
 """
 
-MIGRATIONS: tuple[str, ...] = (_LEASES, _POOLS)
+_API = """
+CREATE TABLE api_limits (
+  credential TEXT PRIMARY KEY,
+  status INTEGER NOT NULL,
+  until REAL NOT NULL,
+  reason TEXT NOT NULL,
+  hits INTEGER NOT NULL,
+  noted_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE usage (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  minute INTEGER NOT NULL,
+  repository TEXT NOT NULL,
+  clone TEXT NOT NULL,
+  name TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  session TEXT NOT NULL,
+  agent_session TEXT,
+  credential TEXT,
+  requests INTEGER NOT NULL,
+  input INTEGER NOT NULL,
+  output INTEGER NOT NULL,
+  cache_read INTEGER NOT NULL,
+  cache_creation INTEGER NOT NULL,
+  cost REAL,
+  UNIQUE (repository, clone, session, minute)
+) STRICT;
+CREATE INDEX usage_minute ON usage (minute)
+"""
+
+MIGRATIONS: tuple[str, ...] = (_LEASES, _POOLS, _API)

@@ -25,6 +25,7 @@ VERBS = {
     "env": "Print the variables of a clone.",
     "exec": "Run a command in a clone.",
     "slot": "Run a heavy command in one of a few slots that all clones share.",
+    "usage": "Show how many tokens clones have used, and what it cost.",
     "limits": "Show what the machine has, who has reserved what of it, and how many clones it carries.",
     "diff": "Show what a clone has changed since it left its target.",
     "sync": "Bring what the target has into clones.",

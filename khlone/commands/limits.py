@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
 
 from khlone.commands import Context, verb
+from khlone.errors import NotARepository
 from khlone.output import size, visible
 
 if TYPE_CHECKING:
@@ -23,14 +25,24 @@ def command(context: Context, *, agent: str | None) -> None:
     from khlone.operations import limits
 
     settings = context.settings()
-    found = limits.report(settings, context.environment, agent or settings.agent, context.where(), context.output.tell)
+    repository = None
+    with contextlib.suppress(NotARepository):
+        repository = context.plain_app().repository_id
+    found = limits.report(
+        settings,
+        context.environment,
+        agent or settings.agent,
+        context.where(),
+        context.output.tell,
+        repository=repository,
+    )
     if context.output.as_json:
         context.output.document("limits", {name: getattr(found, name) for name in _PARTS})
         return
     _print(context, found)
 
 
-_PARTS = ("machine", "limits", "carries", "places")
+_PARTS = ("machine", "limits", "carries", "places", "credentials", "rates")
 
 
 def _print(context: Context, found: Report) -> None:
@@ -51,6 +63,12 @@ def _print(context: Context, found: Report) -> None:
     context.output.answer()
     for line in found.carries.arithmetic:
         context.output.answer(visible(line))
+    for limit in found.credentials:
+        so_far = f"{limit.allowed} may run so far" if limit.lifted else "none may start"
+        context.output.answer(f"login {limit.credential}: {limit.reason}, until {limit.until}; {so_far}")
+    for rate in found.rates:
+        asked = f"{rate.requests_per_minute} requests, {rate.input_tokens_per_minute} tokens in"
+        context.output.answer(f"{visible(rate.name)}: {asked}, {rate.output_tokens_per_minute} out in the last minute")
     if found.places:
         context.output.answer()
         context.output.table(

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from khlone import capacity, headroom
+from khlone import api_rows, capacity, headroom
+from khlone.api_rows import ApiLimit
 from khlone.app import App
 from khlone.errors import NoRoom
 from khlone.headroom import Headroom
@@ -28,6 +31,8 @@ from khlone.values import dataclass
 COMMAND = "command"
 #: What a command is taken to need until its kind was seen.
 _COMMAND_BYTES = 128 << 20
+#: Once an API limit has lifted one session may start, and one more each so many seconds.
+_WIDEN_S = 30.0
 #: The share of time (percent) in which everything waits for memory that is too much, whatever the setting says of some.
 _FULL_PERCENT = 1.0
 #: Where the kernel tells no pressure, less memory than this share of all of it is taken for such.
@@ -105,8 +110,8 @@ def admit(
         )
 
         def look() -> Callable[[Lease, Sequence[Lease]], Blocker | None]:
-            room = _measure(request)
-            return lambda lease, leases: judge(lease, leases, limits, request, room)
+            room, limit = _measure(request), api_limit(machine, request.credential)
+            return lambda lease, leases: judge(lease, leases, limits, request, room, limit)
 
         with hold(machine, wish, look, told=told or app.told, check=check) as place:
             yield place
@@ -171,10 +176,12 @@ def judge(
     limits: Limits,
     request: Request,
     room: tuple[Headroom, int | None],
+    limit: ApiLimit | None = None,
 ) -> Blocker | None:
     """What keeps a session that waits from starting now, `None` where nothing does."""
     holders = holders_of(leases)
-    return _of_its_own(lease, holders, limits) or _of_all(lease, holders, limits, request, room)
+    limited = None if limit is None else _of_the_api(lease, holders, limit)
+    return limited or _of_its_own(lease, holders, limits) or _of_all(lease, holders, limits, request, room)
 
 
 def _of_its_own(lease: Lease, holders: Sequence[Lease], limits: Limits) -> Blocker | None:
@@ -185,6 +192,33 @@ def _of_its_own(lease: Lease, holders: Sequence[Lease], limits: Limits) -> Block
             word=f"agent:{lease.kind}", reason=f"{alike} of {limits.of_kind} of {lease.kind} run ({key})", own=True
         )
     return None
+
+
+def api_limit(machine: Machine, credential: str | None) -> ApiLimit | None:
+    """The limit that an API has told of a credential, also one that has lifted of late."""
+    if credential is None:
+        return None
+    with machine.reading() as connection:
+        return api_rows.limit(connection, credential)
+
+
+def allowed(limit: ApiLimit, now_s: float | None = None) -> int:
+    """How many sessions of a credential may run at once: none before the limit lifts, then one more by and by."""
+    since_s = (time.time() if now_s is None else now_s) - limit.until_s
+    return 0 if since_s < 0 else 1 + int(since_s // _WIDEN_S)
+
+
+def _of_the_api(lease: Lease, holders: Sequence[Lease], limit: ApiLimit) -> Blocker | None:
+    alike = sum(one.credential == lease.credential for one in holders)
+    most = allowed(limit)
+    if alike < most:
+        return None
+    if most == 0:
+        when = datetime.fromtimestamp(limit.until_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        reason = f"the API of its login says: {limit.reason}, until {when}"
+    else:
+        reason = f"the API of its login had enough of late ({limit.reason}): {most} may run so far, and {alike} do"
+    return Blocker(word=f"credential:{limit.credential}", reason=reason, own=True)
 
 
 def _of_all(

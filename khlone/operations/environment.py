@@ -38,12 +38,14 @@ def additions(app: App, clone: CloneRecord, *, session_id: str | None = None) ->
     return _additions(app, clone, profile, _installed(app, profile, ()).held, session_id)
 
 
-def complete(app: App, clone: CloneRecord, *, session_id: str, command: Sequence[str]) -> dict[str, str]:
-    """The whole environment of a command that is started in the clone.
+def complete(
+    app: App, clone: CloneRecord, *, session_id: str, command: Sequence[str], profile: AgentProfile | None = None
+) -> dict[str, str]:
+    """The whole environment of a command that is started in the clone, whose agent has that profile.
 
     Raises AgentNeedsKey, KeyNotUsable, InvalidSetting or PluginClash.
     """
-    profile = profile_of(app, clone)
+    profile = profile or profile_of(app, clone)
     found = _installed(app, profile, command)
     held = found.held
     dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, "OLDPWD"}
@@ -55,9 +57,15 @@ def complete(app: App, clone: CloneRecord, *, session_id: str, command: Sequence
     taken, given = agent_keys.apply(app, clone, profile, inherited)
     kept = {name: value for name, value in inherited.items() if name not in taken}
     whole = {**kept, **_additions(app, clone, profile, held, session_id), **given, "PWD": os.fspath(clone.path)}
-    if command and profile.executable and os.path.basename(command[0]) == os.path.basename(profile.executable):
+    if is_agent(profile, command):
         agent_keys.require_login(clone, profile, held, found.version, whole)
     return whole
+
+
+def is_agent(profile: AgentProfile, command: Sequence[str]) -> bool:
+    """Whether a command is the program of that agent."""
+    program = profile.executable
+    return bool(command and program) and os.path.basename(command[0]) == os.path.basename(program or "")
 
 
 def _installed(app: App, profile: AgentProfile, command: Sequence[str]) -> FoundAgent:

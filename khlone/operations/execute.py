@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from khlone import process, sessions, signals, worktrees
+from khlone.api_rows import Used
 from khlone.app import App
 from khlone.errors import CloneNotReady, Interrupted, KhloneError, UsageError
 from khlone.model import Clone, CloneRecord, Demand, ExecResult, Session, utc_now
-from khlone.operations import admission, environment, journal, undo
+from khlone.operations import admission, environment, journal, metering, turns, undo
+from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
 from khlone.values import dataclass
 
@@ -36,6 +38,8 @@ class _Prepared:
     argv: Sequence[str]
     variables: dict[str, str]
     session: SessionRecord
+    #: The agent that it is, where it is the clone's own.
+    agent: AgentProfile | None
 
 
 def execute(
@@ -242,12 +246,14 @@ def _prepare(app: App, clone: CloneRecord, command: Sequence[str]) -> _Prepared:
         command=tuple(argv),
         started_at=utc_now(),
     )
-    variables = environment.complete(app, clone, session_id=session.id, command=argv)
+    profile = environment.profile_of(app, clone)
+    variables = environment.complete(app, clone, session_id=session.id, command=argv, profile=profile)
     return _Prepared(
         clone=clone,
         argv=(_found(argv[0], variables, clone.path), *argv[1:]),
         variables=variables,
         session=session,
+        agent=profile if environment.is_agent(profile, command) else None,
     )
 
 
@@ -259,22 +265,56 @@ def _require_room(app: App, clone: Clone, command: Sequence[str]) -> None:
 
 
 def _request(prepared: _Prepared, *, light: bool, wait: bool) -> admission.Request:
-    clone = prepared.clone
+    clone, agent = prepared.clone, prepared.agent
     return admission.Request(
-        clone=clone.id, name=clone.name, path=clone.path, session=prepared.session.id, light=light, wait=wait
+        clone=clone.id,
+        name=clone.name,
+        path=clone.path,
+        kind=admission.COMMAND if agent is None else agent.name,
+        session=prepared.session.id,
+        light=light,
+        wait=wait,
+        credential=None if agent is None else metering.credential_of(agent, prepared.variables),
     )
 
 
 @contextlib.contextmanager
 def _place(app: App, prepared: _Prepared, *, wait: bool) -> Iterator[admission.Place]:
-    """A place for one command that somebody has typed: it counts where sessions are counted, and asks for no more."""
+    """A place for one command that somebody has typed.
+
+    It counts where sessions are counted, waits while the API of its login is limited, and asks for no more.
+    """
     request = _request(prepared, light=True, wait=wait)
     limits = admission.limits_of(app, request)
-    if limits.sessions is None and limits.of_kind is None:
+    if limits.sessions is None and limits.of_kind is None and request.credential is None:
         yield admission.NO_PLACE
         return
     with admission.admit(app, request) as place:
         yield place
+
+
+@contextlib.contextmanager
+def _metered(app: App, prepared: _Prepared) -> Iterator[Callable[[bytes], None] | None]:
+    """What reads the output of an agent as it comes; `None` for any other command."""
+    clone, agent = prepared.clone, prepared.agent
+    if agent is None or not agent.reading.output:
+        yield None
+        return
+    machine = turns.open_machine(app.environment, app.told)
+    whose = Used(
+        repository=app.repository_id,
+        clone=clone.id,
+        name=clone.name,
+        agent=agent.name,
+        session=prepared.session.id,
+        credential=metering.credential_of(agent, prepared.variables),
+    )
+    meter = metering.Meter(machine, agent, whose)
+    try:
+        yield meter.feed_output
+    finally:
+        meter.close()
+        machine.close()
 
 
 # -- as a recorded session -----------------------------------------------------------------
@@ -339,7 +379,7 @@ def _captured(
     own_stdin: bool = False,
 ) -> ExecResult:
     """Run it with captured output, to its end or until it is given up."""
-    with _recorded(app, prepared, place, turn) as session:
+    with _recorded(app, prepared, place, turn) as session, _metered(app, prepared) as heard:
 
         def started(pid: int) -> None:
             with turn or contextlib.nullcontext():
@@ -352,6 +392,7 @@ def _captured(
             timeout_s=_NO_TIMEOUT_S,
             capture_bytes=CAPTURED_BYTES,
             started=started,
+            heard=heard,
             given_up=given_up,
             own_stdin=own_stdin,
         )

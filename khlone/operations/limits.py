@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from khlone import headroom
+from khlone import api_rows, headroom
+from khlone.api_rows import ApiLimit, Used
 from khlone.machine import WAITING, Lease
 from khlone.operations import admission, turns
 from khlone.operations.admission import Limits, reserve_bytes, shown
@@ -61,6 +63,30 @@ class Carries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A login, by its hash, that an API has limited until `until` (it may have lifted); `allowed` sessions may run."""
+
+    credential: str
+    status: int
+    reason: str
+    until: str
+    lifted: bool
+    sessions: int
+    allowed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """What the sessions of one clone of this repository have asked of an API in the last minute."""
+
+    name: str
+    clone: str
+    requests_per_minute: int
+    input_tokens_per_minute: int
+    output_tokens_per_minute: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """All of it."""
 
@@ -68,20 +94,34 @@ class Report:
     limits: Limits
     carries: Carries
     places: Sequence[Reserved]
+    credentials: Sequence[Credential]
+    rates: Sequence[Rate]
 
 
 def report(
-    settings: Settings, environment: Mapping[str, str], agent: str, where: Path, told: Callable[[str], None]
+    settings: Settings,
+    environment: Mapping[str, str],
+    agent: str,
+    where: Path,
+    told: Callable[[str], None],
+    *,
+    repository: str | None = None,
 ) -> Report:
-    """Look at the machine and at the line; nothing is made or changed."""
+    """Look at the machine, at the line, and at what the clones of a repository ask of APIs; nothing is changed."""
     found = headroom.look()
     limits = admission.limits_for(settings, agent)
     machine = turns.open_machine(environment, told, make=False)
     leases: list[Lease] = []
     learned = None
+    credentials: list[Credential] = []
+    rates: list[Rate] = []
     if machine.exists:
         leases = machine.leases()
         learned = machine.expected_bytes(agent)
+        with machine.reading() as connection:
+            credentials = [_credential(one, leases) for one in api_rows.limits(connection)]
+            if repository is not None:
+                rates = _rates(api_rows.used(connection, repository, minutes=1))
         machine.close()
     facts = Facts(
         cores=headroom.cores(),
@@ -96,6 +136,8 @@ def report(
         limits=limits,
         carries=_carries(facts, limits, reserve_bytes(limits, found), agent, learned),
         places=[_reserved(one, leases) for one in leases],
+        credentials=credentials,
+        rates=rates,
     )
 
 
@@ -130,6 +172,34 @@ def _carries(facts: Facts, limits: Limits, reserve: int, agent: str, learned: in
         each_core_percent=_CORE_PERCENT,
         arithmetic=lines,
     )
+
+
+def _credential(limit: ApiLimit, leases: Sequence[Lease]) -> Credential:
+    until = datetime.fromtimestamp(limit.until_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    holders = turns.holders_of(leases)
+    return Credential(
+        credential=limit.credential,
+        status=limit.status,
+        reason=limit.reason,
+        until=until,
+        lifted=admission.allowed(limit) > 0,
+        sessions=sum(one.credential == limit.credential for one in holders),
+        allowed=admission.allowed(limit),
+    )
+
+
+def _rates(used: Sequence[Used]) -> list[Rate]:
+    clones = {one.clone: one.name for one in used}
+    return [
+        Rate(
+            name=name,
+            clone=clone,
+            requests_per_minute=sum(one.requests for one in used if one.clone == clone),
+            input_tokens_per_minute=sum(one.input + one.cache_creation for one in used if one.clone == clone),
+            output_tokens_per_minute=sum(one.output for one in used if one.clone == clone),
+        )
+        for clone, name in clones.items()
+    ]
 
 
 def _reserved(lease: Lease, leases: Sequence[Lease]) -> Reserved:

@@ -1,0 +1,159 @@
+"""What does the output of an agent say of its API's limits and of what it has used, and where is it written down?
+
+Limits are kept by credential, for all sessions that use it on this machine; what was used,
+by session and minute. A credential is known here by a hash alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+
+from khlone import agent_events, api_rows
+from khlone.agent_events import Tokens
+from khlone.api_rows import Used
+from khlone.errors import KhloneError
+from khlone.machine import Machine
+from khlone.profiles import AgentProfile
+
+#: Seconds between two writes of what was used.
+_WRITE_S = 10.0
+#: Answers of one session that are told apart.
+_MOST_ANSWERS = 100_000
+
+
+def credential_of(profile: AgentProfile, variables: Mapping[str, str]) -> str | None:
+    """The hash of what a session with these variables logs in with; `None` for an agent that has no login.
+
+    A key or a token by itself, else the user's one login by the place where it is kept.
+    """
+    for name in (*profile.token_variables, *profile.key_variables):
+        if variables.get(name):
+            return _hashed("secret", variables[name])
+    for name in profile.credential_variables:
+        if variables.get(name):
+            return _hashed("store", variables[name])
+    has_login = profile.key_variables or profile.token_variables or profile.credential_variables
+    if not has_login:
+        return None
+    return _hashed("home", os.fspath(profile.home)) if profile.home is not None else None
+
+
+def _hashed(kind: str, text: str) -> str:
+    return hashlib.sha256(f"khlone {kind}\0{text}".encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+class Meter:
+    """Reads what one session writes, as it comes, and writes down what it says.
+
+    `used` says whose session it is. Nothing that goes wrong here reaches the session.
+    """
+
+    def __init__(self, machine: Machine, profile: AgentProfile, used: Used) -> None:
+        self._machine = machine
+        self._profile = profile
+        self._whose = used
+        self._output = agent_events.Reader(whole=profile.reading.output == "json")
+        self._transcript = agent_events.Reader()
+        self._answers: dict[str, Tokens] = {}
+        self._waiting: list[Used] = []
+        self._agent_session: str | None = used.agent_session
+        self._written_s = time.monotonic()
+
+    def feed_output(self, piece: bytes) -> None:
+        """A piece of the client's own output: an object a line, or one in all (which `close` reads)."""
+        for event in self._output.feed(piece):
+            self._take_output(event)
+        self._write_sometimes()
+
+    def feed_transcript(self, piece: bytes) -> None:
+        """A piece of a session file: what each answer has used stands there, some of it more than once."""
+        for event in self._transcript.feed(piece):
+            self._note_limit(event)
+            tokens = agent_events.tokens_of(event)
+            if tokens is not None and len(self._answers) < _MOST_ANSWERS:
+                before = self._answers.get(tokens.key)
+                self._answers[tokens.key] = tokens
+                self._count(tokens, before)
+        self._write_sometimes()
+
+    def close(self) -> None:
+        """Read what is left, and write down what is not written yet."""
+        for event in self._output.end():
+            self._take_output(event)
+        self._write()
+
+    def _take_output(self, event: Mapping[str, object]) -> None:
+        reading = self._profile.reading
+        self._note_limit(event)
+        session = agent_events.at(event, reading.session) if reading.session else None
+        if isinstance(session, str) and len(session) < 200:
+            self._agent_session = session
+        message = event.get("message")
+        if isinstance(message, Mapping) and isinstance(message.get("id"), str):
+            key = str(message["id"])
+            if key not in self._answers and len(self._answers) < _MOST_ANSWERS:
+                self._answers[key] = Tokens(key=key)
+                self._count(Tokens(key=key), None)
+            return
+        usage = agent_events.at(event, reading.usage) if reading.usage else None
+        if isinstance(usage, Mapping):
+            cost = agent_events.at(event, reading.cost_usd) if reading.cost_usd else None
+            is_number = isinstance(cost, (int, float)) and not isinstance(cost, bool)
+            self._count(
+                agent_events.counted("", usage),
+                None,
+                requests=0 if self._answers else 1,
+                cost_usd=float(cost) if is_number else None,  # type: ignore[arg-type]
+            )
+
+    def _count(self, now: Tokens, before: Tokens | None, *, requests: int = 1, cost_usd: float | None = None) -> None:
+        """Add what is new since the same answer was seen before."""
+        old, whose = before or Tokens(key=now.key), self._whose
+        self._waiting.append(
+            Used(
+                repository=whose.repository,
+                clone=whose.clone,
+                name=whose.name,
+                agent=whose.agent,
+                session=whose.session,
+                agent_session=self._agent_session,
+                credential=whose.credential,
+                requests=requests if before is None else 0,
+                input=max(0, now.input - old.input),
+                output=max(0, now.output - old.output),
+                cache_read=max(0, now.cache_read - old.cache_read),
+                cache_creation=max(0, now.cache_creation - old.cache_creation),
+                cost_usd=cost_usd,
+            )
+        )
+
+    def _note_limit(self, event: Mapping[str, object]) -> None:
+        evidence = agent_events.evidence_of(event, self._profile.reading)
+        if evidence is None or self._whose.credential is None:
+            return
+        with contextlib.suppress(KhloneError), self._machine.transaction() as change:
+            api_rows.note_limit(
+                change.connection,
+                self._whose.credential,
+                evidence.status,
+                evidence.until_s,
+                evidence.reason,
+                is_told=evidence.is_told,
+            )
+
+    def _write_sometimes(self) -> None:
+        if self._waiting and time.monotonic() - self._written_s >= _WRITE_S:
+            self._write()
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._written_s = time.monotonic()
+        if waiting:
+            with contextlib.suppress(KhloneError), self._machine.transaction() as change:
+                api_rows.sum_up_old(change.connection)
+                for one in waiting:
+                    api_rows.add_used(change.connection, one)

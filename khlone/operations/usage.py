@@ -1,0 +1,172 @@
+"""How many tokens have the clones of a repository used, living and removed ones, and what did it cost?
+
+What sessions that khlone read have written down, and the session files of the others, in
+the folders of clones that live or lie in the trash. A session that is in both counts once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from khlone import agent_events, api_rows
+from khlone.agent_events import Tokens
+from khlone.api_rows import Used
+from khlone.app import App
+from khlone.errors import NoSuchClone
+from khlone.operations import agents, turns
+from khlone.values import dataclass
+
+_PIECE = 1 << 20
+_MOST_DEPTH = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloneUsage:
+    """What the sessions of one clone have used; `state` is live, trashed or gone, `cost_usd` `None` where unknown."""
+
+    name: str
+    clone: str
+    state: str
+    agent: str | None
+    sessions: int
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_creation_tokens: int
+    cost_usd: float | None
+
+
+def summary(app: App, names: Sequence[str] = ()) -> list[CloneUsage]:
+    """The usage of each clone, by name, or of those of these names; raises NoSuchClone for one that nobody knows."""
+    recorded = _recorded(app)
+    known = {one.agent_session for one in recorded if one.agent_session}
+    found: dict[str, list[Used]] = {}
+    for one in recorded:
+        found.setdefault(one.clone, []).append(one)
+    places = list(_places(app))
+    states = {clone: state for clone, _, state, _, _ in places}
+    for clone, name, _, agent, folder in places:
+        found.setdefault(clone, []).extend(_from_files(app, clone, name, agent, folder, known))
+    summed = [_summed(clone, states.get(clone, "gone"), rows) for clone, rows in found.items() if rows]
+    unknown = set(names) - {one.name for one in summed} - {name for _, name, _, _, _ in places}
+    if unknown:
+        raise NoSuchClone(min(unknown))
+    return sorted((one for one in summed if not names or one.name in names), key=lambda one: (one.name, one.clone))
+
+
+def total(found: Iterable[CloneUsage]) -> CloneUsage:
+    """All of it."""
+    rows = list(found)
+    costs = [one.cost_usd for one in rows if one.cost_usd is not None]
+    return CloneUsage(
+        name="",
+        clone="",
+        state="",
+        agent=None,
+        sessions=sum(one.sessions for one in rows),
+        requests=sum(one.requests for one in rows),
+        input_tokens=sum(one.input_tokens for one in rows),
+        output_tokens=sum(one.output_tokens for one in rows),
+        cache_read_tokens=sum(one.cache_read_tokens for one in rows),
+        cache_creation_tokens=sum(one.cache_creation_tokens for one in rows),
+        cost_usd=sum(costs) if costs else None,
+    )
+
+
+def _recorded(app: App) -> Sequence[Used]:
+    machine = turns.open_machine(app.environment, app.told, make=False)
+    if not machine.exists:
+        return []
+    try:
+        with machine.reading() as connection:
+            return api_rows.used(connection, app.repository_id)
+    finally:
+        machine.close()
+
+
+def _places(app: App) -> Iterator[tuple[str, str, str, str, Path]]:
+    """(clone, name, state, agent, private folder) of each clone that lives or lies in the trash."""
+    if not app.has_registry:
+        return
+    for clone in app.registry.clones():
+        yield clone.id, clone.name, "live", clone.agent or "generic", app.config_dirs.clone_path(clone.id)
+    for record in app.registry.trash():
+        clone = record.clone
+        place = app.config_dirs.trash_path(clone.id, record.id)
+        yield clone.id, clone.name, "trashed", clone.agent or "generic", place
+
+
+def _from_files(app: App, clone: str, name: str, agent: str, folder: Path, known: set[str]) -> Iterator[Used]:
+    profile = agents.profiles(app, agent).get(agent)
+    if profile is None or not profile.reading.transcripts:
+        return
+    root = folder / "config" / agent
+    for path in _matching(root, profile.reading.transcripts):
+        if path.stem in known:
+            continue
+        answers: dict[str, Tokens] = {}
+        for event in _events(path):
+            tokens = agent_events.tokens_of(event)
+            if tokens is not None:
+                answers[tokens.key] = tokens
+        if answers:
+            every = list(answers.values())
+            yield Used(
+                repository=app.repository_id,
+                clone=clone,
+                name=name,
+                agent=agent,
+                session=path.stem,
+                agent_session=path.stem,
+                credential=None,
+                requests=len(every),
+                input=sum(one.input for one in every),
+                output=sum(one.output for one in every),
+                cache_read=sum(one.cache_read for one in every),
+                cache_creation=sum(one.cache_creation for one in every),
+                cost_usd=None,
+            )
+
+
+def _matching(root: Path, pattern: str) -> Iterator[Path]:
+    """The regular files below a folder that a pattern names, links aside."""
+    depth = min(pattern.count("/"), _MOST_DEPTH)
+    for folder, inner, files in os.walk(root):
+        here = os.path.relpath(folder, root)
+        level = 0 if here == "." else here.count(os.sep) + 1
+        if level >= depth:
+            inner.clear()
+        for file in sorted(files):
+            relative = file if here == "." else f"{here}/{file}"
+            if level == depth and fnmatch.fnmatchcase(relative, pattern) and not os.path.islink(root / relative):
+                yield root / relative
+
+
+def _events(path: Path) -> Iterator[dict[str, object]]:
+    reader = agent_events.Reader()
+    with contextlib.suppress(OSError), open(path, "rb") as stream:
+        while piece := stream.read(_PIECE):
+            yield from map(dict, reader.feed(piece))
+        yield from map(dict, reader.end())
+
+
+def _summed(clone: str, state: str, rows: Sequence[Used]) -> CloneUsage:
+    costs = [one.cost_usd for one in rows if one.cost_usd is not None]
+    return CloneUsage(
+        name=rows[-1].name,
+        clone=clone,
+        state=state,
+        agent=rows[-1].agent or None,
+        sessions=len({one.session for one in rows}),
+        requests=sum(one.requests for one in rows),
+        input_tokens=sum(one.input for one in rows),
+        output_tokens=sum(one.output for one in rows),
+        cache_read_tokens=sum(one.cache_read for one in rows),
+        cache_creation_tokens=sum(one.cache_creation for one in rows),
+        cost_usd=sum(costs) if costs else None,
+    )
