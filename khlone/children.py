@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -168,8 +169,10 @@ def start(
     own_stdin: bool = False,
 ) -> Child:
     """Start a program; raises OSError, or ValueError for an argument that no program can have."""
-    if cwd is None and not keep_open and os.path.isabs(argv[0]) and hasattr(os, "posix_spawn"):
-        child = _spawned(argv, os.environ if environment is None else environment, has_input, own_stdin)
+    # Elsewhere than on Linux a descriptor cannot be kept open by giving it its own number.
+    may_keep = not keep_open or sys.platform == "linux"
+    if cwd is None and may_keep and os.path.isabs(argv[0]) and hasattr(os, "posix_spawn"):
+        child = _spawned(argv, os.environ if environment is None else environment, has_input, keep_open, own_stdin)
         if child is not None:
             return child
     import subprocess
@@ -189,25 +192,32 @@ def start(
     )
 
 
-def _spawned(argv: Sequence[str], environment: Mapping[str, str], has_input: bool, own_stdin: bool) -> Child | None:
+def _spawned(
+    argv: Sequence[str], environment: Mapping[str, str], has_input: bool, keep_open: Sequence[int], own_stdin: bool
+) -> Child | None:
     pipes: list[int] = []
     try:
         for _ in range(3 if has_input else 2):
             pipes += os.pipe()
         if min(pipes) <= 2:  # one of our own streams is closed: the numbers would be in each other's way
-            return None
-        actions = [(os.POSIX_SPAWN_DUP2, pipes[1], 1), (os.POSIX_SPAWN_DUP2, pipes[3], 2)]
+            raise NotImplementedError
         null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
-        opened = [] if own_stdin else [(os.POSIX_SPAWN_DUP2, pipes[4], 0)] if has_input else [null]
+        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = []
+        if not own_stdin:
+            actions.append((os.POSIX_SPAWN_DUP2, pipes[4], 0) if has_input else null)
+        actions += [(os.POSIX_SPAWN_DUP2, pipes[1], 1), (os.POSIX_SPAWN_DUP2, pipes[3], 2)]
+        actions += [(os.POSIX_SPAWN_CLOSE, one) for one in _inherited() if one not in keep_open]
+        actions += [(os.POSIX_SPAWN_DUP2, one, one) for one in keep_open]
         pid = os.posix_spawn(
             argv[0],
             list(argv),
             environment,
-            file_actions=[*opened, *actions],
+            file_actions=actions,
             setsid=True,
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
-    except NotImplementedError:  # an old system that cannot start a session so
+    except NotImplementedError:  # a system that cannot do it so
+        _close(pipes)
         return None
     except BaseException:
         _close(pipes)
@@ -216,6 +226,23 @@ def _spawned(argv: Sequence[str], environment: Mapping[str, str], has_input: boo
         ours = [pipes[0], pipes[2], *pipes[5:6]]
         _close(set(pipes) - set(ours))
         return Child(pid, pipes[5] if has_input else None, (pipes[0], pipes[2]))
+
+
+def _inherited() -> list[int]:
+    """The descriptors above the three streams that a child would get, for whoever started us left them open.
+
+    Raises NotImplementedError where the system does not list them.
+    """
+    found = []
+    try:
+        listed = os.listdir("/dev/fd")
+    except OSError:
+        raise NotImplementedError from None
+    for name in listed:
+        with contextlib.suppress(OSError):  # the one that lists them is closed by now
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def _close(descriptors: Iterable[int]) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
 
 import pluggy
 
@@ -33,13 +34,31 @@ class Unusable(Exception):
     """A plugin cannot be registered; the text says why."""
 
 
+class _Manager(pluggy.PluginManager):
+    """One that looks closely only at functions which bear a mark: `inspect` takes long over each name of a module."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        """The options of an implementation, `None` for any other name."""
+        if isinstance(plugin, ModuleType):
+            value = vars(plugin).get(name)
+            if isinstance(value, FunctionType) and not hasattr(value, f"{self.project_name}_impl"):
+                return None
+            if not isinstance(value, FunctionType | MethodType):
+                return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(self, module_or_class: ModuleType | type, name: str) -> pluggy.HookspecOpts | None:
+        """The options of a hook of khlone's, `None` for any other name."""
+        return super().parse_hookspec_opts(module_or_class, name) if name.startswith("khlone_") else None
+
+
 class Loaded:
     """A set of plugins that only grows; `warn` is told of what people should know."""
 
     def __init__(self, caller: Caller, warn: Callable[[str], None]) -> None:
         self._caller = caller
         self._warn = warn
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager = _Manager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._reports: list[PluginReport] = []
         self._left_out: tuple[Path | None, Selection] | None = None

@@ -203,12 +203,13 @@ def test_output_of_just_the_bound_is_not_called_truncated() -> None:
     assert process.run(["printf", "123456"], capture_bytes=5).truncated
 
 
-def test_a_descriptor_that_is_kept_open_reaches_the_child_and_no_other_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cwd", [None, Path("/")], ids=["spawned", "forked"])
+def test_a_descriptor_that_is_kept_open_reaches_the_child_and_no_other_does(tmp_path: Path, cwd: Path | None) -> None:
     with open(tmp_path / "kept", "w") as kept, open(tmp_path / "other", "w") as other:
         os.set_inheritable(other.fileno(), True)
 
         code = f"import os; os.write({kept.fileno()}, b'yes'); os.write({other.fileno()}, b'no')"
-        done = process.run([sys.executable, "-c", code], keep_open=[kept.fileno()])
+        done = process.run([sys.executable, "-c", code], cwd=cwd, keep_open=[kept.fileno()])
 
     assert (tmp_path / "kept").read_text() == "yes"
     assert (tmp_path / "other").read_text() == ""
