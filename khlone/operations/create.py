@@ -9,7 +9,7 @@ point every step is undone, by this process or by whoever recovers it (undo.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from khlone import faults, files, values, worktrees
@@ -33,6 +33,9 @@ from khlone.profiles import AgentProfile
 from khlone.registry import folded
 from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
+
+#: Fewer files than this are written by one process.
+_MANY = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,7 +374,6 @@ def lock_reason(clone: CloneRecord) -> str:
 def _check_out(app: App, clone: CloneRecord, lock: HeldLock) -> None:
     if not worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
         raise PathTaken(clone.path)
-    workers = _checkout_workers(app)
     app.repository.git(
         "reset",
         "--hard",
@@ -380,21 +382,22 @@ def _check_out(app: App, clone: CloneRecord, lock: HeldLock) -> None:
         cwd=clone.path,
         writes=True,
         keep_open=[lock.descriptor],
-        configuration=(f"checkout.workers={workers}",) if workers else (),
+        configuration=_checkout_workers(app),
         environment=large_files.POINTERS,
     )
 
 
-def _checkout_workers(app: App) -> int | None:
-    """How many processes write the files; `None` leaves it to git and the user's settings.
+def _checkout_workers(app: App) -> Sequence[str]:
+    """Settings for how many processes write the files; none leave it to git and the user's settings.
 
-    Several are faster for one large clone (0.5 to 0.8 of the time on two cores), and only
-    take from each other when several clones are made at once.
+    Several are faster for one large clone (0.5 to 0.8 of the time on two cores). For few files
+    they cost more to start than they save, and of several clones at once they only take from each other.
     """
     if app.settings.has_checkout_workers:
-        return None
+        return ()
     making = sum(operation.kind is OperationKind.CREATE for operation in app.registry.open_operations())
-    return min(4, 2 * (os.cpu_count() or 1)) if making <= 1 else None
+    workers = min(4, 2 * (os.cpu_count() or 1))
+    return (f"checkout.workers={workers}", f"checkout.thresholdForParallelism={_MANY}") if making <= 1 else ()
 
 
 def _abort(app: App, plan: CreatePlan, lock: HeldLock, error: BaseException) -> None:

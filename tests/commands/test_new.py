@@ -689,11 +689,13 @@ def checkout_workers(khlone: Khlone, git: Git, project: Path, folder: Path, name
 def test_one_large_clone_is_written_by_several_processes_unless_the_user_says_how_many(
     khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path
 ) -> None:
-    commit(project, {f"many/{number}.txt": f"{number}\n" for number in range(150)}, "enough for several")
+    commit(project, {f"few/{number}.txt": f"{number}\n" for number in range(150)}, "too few for several")
+    few = checkout_workers(khlone, git, project, tmp_path / "few", "none")
+    commit(project, {f"many/{number}.txt": f"{number}\n" for number in range(500)}, "enough for several")
 
     alone = checkout_workers(khlone, git, project, tmp_path / "alone", "one")
     git("config", "checkout.workers", "1", cwd=project)
     told = checkout_workers(khlone, git, project, tmp_path / "told", "two")
 
     assert alone > 1
-    assert told == 0
+    assert (few, told) == (0, 0)
