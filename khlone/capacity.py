@@ -130,6 +130,19 @@ def tree_bytes(roots: Iterable[int]) -> dict[int, int]:
     return found
 
 
+def count(pids: Iterable[int]) -> tuple[int | None, int | None]:
+    """How many threads processes have, and how many files are open in them; `None` where that cannot be told."""
+    threads = files = 0
+    seen = False
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            with open(f"/proc/{pid}/stat", "rb") as stream:
+                threads += int(stream.read().rpartition(b")")[2].split()[17])
+            files += len(os.listdir(f"/proc/{pid}/fd"))
+            seen = True
+    return (threads, files) if seen else (None, None)
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped by a signal; False where that cannot be told."""
     with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as stream:

@@ -71,6 +71,14 @@ class Output:
             with contextlib.suppress(OSError):
                 self._bar.hide()
 
+    def can_show(self, letters: str) -> bool:
+        """Whether stdout has these letters."""
+        try:
+            letters.encode(self._answers.encoding or "ascii")
+        except (UnicodeEncodeError, LookupError):
+            return False
+        return True
+
     def _paints(self, stream: TextIO) -> bool:
         if self.colour != "auto":
             return self.colour == "always"

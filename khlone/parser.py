@@ -24,6 +24,7 @@ VERBS = {
     "cd": "Go to the folder of a clone, by the shell's wrapper.",
     "env": "Print the variables of a clone.",
     "exec": "Run a command in a clone.",
+    "top": "Show what the sessions of all clones use, again and again on a terminal.",
     "slot": "Run a heavy command in one of a few slots that all clones share.",
     "usage": "Show how many tokens clones have used, and what it cost.",
     "limits": "Show what the machine has, who has reserved what of it, and how many clones it carries.",

@@ -15,7 +15,7 @@ from pathlib import Path
 from khlone.context import Context
 from khlone.errors import UsageError
 from khlone.model import Clone
-from khlone.output import COLOURS, plain, visible
+from khlone.output import COLOURS, plain, size, visible
 from khlone.values import field_names
 
 Call = Callable[[Context], None]
@@ -156,6 +156,21 @@ def show_one(context: Context, name: str | None) -> None:
         context.output.answer(f"{field.replace('_', ' '):<11} {visible(shown)}")
     for session in clone.sessions:
         context.output.answer(f"  {session.pid} {session.state}: {visible(' '.join(session.command))}")
+    _show_course(context, clone)
+
+
+def _show_course(context: Context, clone: Clone) -> None:
+    """The memory and CPU of the last half hour, where somebody has looked at them."""
+    from khlone import samples
+
+    found = [] if clone.config_dir is None else samples.read(clone.config_dir.parent.parent / "run")
+    if len(found) > 1:
+        is_plain = not context.output.can_show("".join(samples.BLOCKS))
+        memory = samples.sparkline([one.pss_bytes or one.rss_bytes for one in found], plain=is_plain)
+        cpu = samples.sparkline([one.cpu_percent for one in found], plain=is_plain)
+        most = max(found, key=lambda one: one.pss_bytes or one.rss_bytes)
+        context.output.answer(f"{'memory':<11} {memory} at most {size(most.pss_bytes or most.rss_bytes)}")
+        context.output.answer(f"{'cpu':<11} {cpu} at most {max(one.cpu_percent for one in found):.0f} % of a core")
 
 
 def show_all(context: Context, *, status: bool) -> None:

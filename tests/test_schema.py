@@ -485,6 +485,7 @@ def sharing_the_machine(ask: Ask, project: Path) -> None:
         assert child.stdout.readline() == b"started\n"
         places = ask("limits", cwd=project)["places"]
         assert ask("usage", cwd=project)["clones"] == []
+        assert [one["name"] for one in ask("top", cwd=project)["sessions"]] == ["one"]
         held = ask("slot", "list", cwd=project)["slots"]
         assert ask("exec", "one", "--no-wait", "--", "true", cwd=project, answer="error", code=75)["code"] == "no-room"
         assert ask("slot", "run", "--no-wait", "--", "true", cwd=project, answer="error", code=75)["code"] == "no-room"
@@ -515,7 +516,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging_through_a_gate: {"new", "merge"},
     queueing: {"new", "merge", "queue", "events"},
     foreseeing: {"new", "conflicts"},
-    sharing_the_machine: {"new", "limits", "slot", "usage", "error"},
+    sharing_the_machine: {"new", "limits", "slot", "usage", "top", "error"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     looking_back: {"new", "diff", "merge", "prune", "log"},

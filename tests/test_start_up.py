@@ -41,6 +41,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "diff": (("diff", "one"), {"sqlite3", *CLICK}),
     "exec": (("exec", "one", "--", "true"), {"sqlite3", "pluggy", *CLICK}),
     "slot": (("slot", "run", "--", "true"), {"sqlite3", *CLICK}),
+    "top": (("top",), {"sqlite3", *CLICK}),
     "usage": (("usage",), {"sqlite3", "pluggy", *CLICK}),
     "limits": (("limits",), {"sqlite3", *CLICK}),
     "new": (("new", "other"), {"sqlite3", "pluggy", "ctypes", *CLICK}),

@@ -31,6 +31,8 @@ class Look:
             self._recorded.setdefault(record.clone_id, []).append(record)
         self._members = capacity.members({record.id: record.path for record in records})
         self._pss = pss
+        #: The pids of each session, by its id, once `sessions` was called.
+        self.trees: dict[str, Sequence[int]] = {}
         self._before = capacity.measure(one.pid for one in self._members) if self._members else {}
 
     def sessions(self) -> Mapping[str, Sequence[Session]]:
@@ -48,10 +50,14 @@ class Look:
         found = []
         for record in self._recorded.get(clone, ()):
             tree = _taken(free, {one.pid for one in free.values() if _is_of(one, record)})
+            self.trees[record.id] = tree
             found.append(self._recorded_session(record, tree, after))
         while free:
             root = next((one for one in free.values() if one.parent not in free), next(iter(free.values())))
-            found.append(self._foreign(root, _taken(free, {root.pid}), after))
+            tree = _taken(free, {root.pid})
+            session = self._foreign(root, tree, after)
+            self.trees[session.id] = tree
+            found.append(session)
         return found
 
     def _recorded_session(self, record: SessionRecord, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:

@@ -106,7 +106,7 @@ def _from_files(app: App, clone: str, name: str, agent: str, folder: Path, known
     if profile is None or not profile.reading.transcripts:
         return
     root = folder / "config" / agent
-    for path in _matching(root, profile.reading.transcripts):
+    for path in matching(root, profile.reading.transcripts):
         if path.stem in known:
             continue
         answers: dict[str, Tokens] = {}
@@ -133,7 +133,7 @@ def _from_files(app: App, clone: str, name: str, agent: str, folder: Path, known
             )
 
 
-def _matching(root: Path, pattern: str) -> Iterator[Path]:
+def matching(root: Path, pattern: str) -> Iterator[Path]:
     """The regular files below a folder that a pattern names, links aside."""
     depth = min(pattern.count("/"), _MOST_DEPTH)
     for folder, inner, files in os.walk(root):
