@@ -1,7 +1,7 @@
 """Where are the private folders of a clone, and how do they come and go?
 
     <state>/khlone/repositories/<repository id>/clones/<clone id>/
-        khlone.json  config/<agent>/  base/<agent>.json  keys/<agent>.json  cache/<agent>/  logs/  run/
+        khlone.json  config/<agent>/  base/<agent>.json  keys/<agent>.json  cache/<agent>/  home/  logs/  run/
     <state>/khlone/repositories/<repository id>/trash/<clone id>/<operation id>/
 
 All of it is 0700, outside every repository, since secrets and transcripts must not travel
@@ -29,17 +29,17 @@ MARKER = "khlone.json"
 #: Not TMPDIR: on macOS that alone is longer than what is left of a socket's path.
 _TEMP = "/tmp"  # noqa: S108 - the folder inside is private, and refused where it is not
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-#: Below the state root: some agents are kept to their clone by XDG_STATE_HOME itself.
-_CONFIG_DIR = re.compile(rf"(?P<root>/(?:.*/)?khlone)/repositories/{_PART}/clones/{_PART}/config/.*")
+#: Below the state root: some agents are kept to their clone by XDG_STATE_HOME itself, and so is a whole home.
+_PRIVATE = re.compile(rf"(?P<root>/(?:.*/)?khlone)/repositories/{_PART}/clones/{_PART}/(?:config|home)/.*")
 
 
 def state_root(environment: Mapping[str, str]) -> Path:
     """The user's folder for khlone's state: $XDG_STATE_HOME/khlone, else ~/.local/state/khlone.
 
-    Where that variable leads into the config dir of a clone, the one that this clone is kept in.
+    Where that variable leads into the config dir or the home of a clone, the one that this clone is kept in.
     Raises NotPermitted when neither that variable nor HOME is an absolute path.
     """
-    inside = _CONFIG_DIR.fullmatch(environment.get("XDG_STATE_HOME", ""))
+    inside = _PRIVATE.fullmatch(environment.get("XDG_STATE_HOME", ""))
     return Path(inside["root"]) if inside else _user_folder(environment, "XDG_STATE_HOME", ".local/state")
 
 
@@ -105,6 +105,10 @@ class ConfigDirs:
     def cache_path(self, clone_id: str, agent: str) -> Path:
         """Where an agent in a clone may keep what can be made again."""
         return self.clone_path(clone_id) / "cache" / _part(agent)
+
+    def home_path(self, clone_id: str) -> Path:
+        """Where the home of a clone lies that has one of its own."""
+        return self.clone_path(clone_id) / "home"
 
     def temp_path(self, clone_id: str) -> Path:
         """Where the programs in a clone keep what is temporary: short, since sockets lie in it."""

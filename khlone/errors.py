@@ -377,6 +377,15 @@ class KeyNotUsable(KhloneError):
         )
 
 
+class IsolationMissing(KhloneError):
+    """What a level of isolation needs is not there, or does not work here."""
+
+    code = "isolation-missing"
+
+    def __init__(self, level: str, why: str, *, hint: str) -> None:
+        super().__init__(f"isolation {level} cannot be had: {why}", hint=hint, level=level)
+
+
 class CommandNotFound(KhloneError):
     """The command to run in a clone cannot be started."""
 

@@ -212,7 +212,8 @@ class NewRequest:
     branch: str | None = None
     target: str | None = None
     agent: str | None = None
-    isolation: Isolation = Isolation.CONFIG
+    #: `None`: as the settings say.
+    isolation: Isolation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

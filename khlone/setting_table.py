@@ -128,6 +128,37 @@ SETTINGS = (
     ),
     Setting(key="target", kind=Kind.TEXT, option="new --into", doc="The target of new clones."),
     Setting(
+        key="isolate",
+        kind=Kind.CHOICE,
+        default="config",
+        choices=("config", "home", "sandbox", "container"),
+        sources=_OWN,
+        variable="KHLONE_ISOLATE",
+        option="new --isolate",
+        doc="How far new clones are kept apart.",
+    ),
+    Setting(
+        key="isolation.caches",
+        kind=Kind.WORDS,
+        sources=_OWN,
+        doc="From level `home` on: the package caches that clones share with you, some of npm, pnpm, yarn, pip, uv, "
+        "cargo and go.",
+    ),
+    Setting(
+        key="isolation.links",
+        kind=Kind.WORDS,
+        default=".rustup .nvm .pyenv .rbenv .sdkman .volta",
+        sources=_OWN,
+        doc="From level `home` on: what else of your HOME clones see, as paths below it.",
+    ),
+    Setting(
+        key="isolation.sshConfig",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        doc="From level `home` on: whether your `~/.ssh/config` counts in clones too.",
+    ),
+    Setting(
         key="sync",
         kind=Kind.CHOICE,
         default="merge",

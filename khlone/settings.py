@@ -17,6 +17,7 @@ from typing import Any
 from khlone import git_config, process, setting_table
 from khlone.errors import InvalidSetting, KhloneError, StateUnsafe
 from khlone.files import read_regular
+from khlone.model import Isolation
 from khlone.setting_table import Setting, Source
 from khlone.values import dataclass, field
 
@@ -97,6 +98,11 @@ class Settings:
     def target(self) -> str | None:
         """The target of a new clone."""
         return self._text("target")
+
+    @property
+    def isolation(self) -> Isolation:
+        """How far a new clone is kept apart."""
+        return Isolation(str(self.value("isolate")))
 
     @property
     def durable(self) -> bool:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 @click.option(
     "--isolate",
     type=click.Choice([level.value for level in Isolation]),
-    default=Isolation.CONFIG.value,
-    show_default=True,
     help="How far the clone is kept apart.",
 )
 @click.option("-n", "count", type=click.IntRange(1, 1000), metavar="COUNT", help="Make NAME-1 to NAME-COUNT.")
@@ -43,7 +41,7 @@ def command(
     branch: str | None,
     target: str | None,
     agent: str | None,
-    isolate: str,
+    isolate: str | None,
     count: int | None,
     enter: bool,
     unused: str | None,
@@ -58,7 +56,12 @@ def command(
     name = f"pr-{pull}" if name is None else name
     app = context.app()
     request = NewRequest(
-        name=name, start=start, branch=branch, target=target, agent=agent, isolation=Isolation(isolate)
+        name=name,
+        start=start,
+        branch=branch,
+        target=target,
+        agent=agent,
+        isolation=None if isolate is None else Isolation(isolate),
     )
     if context.command is not None and not context.command:
         raise UsageError("-x is given without a command")

@@ -19,8 +19,8 @@ from khlone import agent_items, config_dir, files
 from khlone.agent_items import Entry
 from khlone.app import App
 from khlone.errors import StateUnsafe
-from khlone.model import CloneRecord
-from khlone.operations import agents, journal
+from khlone.model import CloneRecord, Isolation
+from khlone.operations import agents, isolation, journal
 from khlone.profiles import AgentProfile, AgentVersions, ConfigItem, Login, Sharing
 from khlone.seeds import Seed, Seeds
 
@@ -79,7 +79,8 @@ def seeds_of(app: App, profile: AgentProfile, item: ConfigItem, source: Path) ->
 def write_record(app: App, clone: CloneRecord, profile: AgentProfile, entries: Mapping[str, Entry]) -> None:
     """Write down what a config dir was filled with, and under which variables of the user's."""
     user = agents.user_environment(app)
-    names = (*profile.config_variables, *profile.credential_variables)
+    names = [*profile.config_variables, *profile.credential_variables]
+    names += isolation.MOVED if clone.isolation is not Isolation.CONFIG else ()
     record = {"environment": {name: user.get(name) for name in names}, "items": entries}
     path = app.config_dirs.base_path(clone.id, profile.name)
     files.make_private_dir(path.parent)

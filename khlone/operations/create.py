@@ -27,8 +27,19 @@ from khlone.errors import (
     UsageError,
 )
 from khlone.locks import HeldLock
-from khlone.model import Clone, CloneRecord, CloneState, Isolation, NewRequest, OperationKind, Outcome, utc_now
-from khlone.operations import agent_dirs, agents, include, journal, large_files, names, recovery, submodules, undo
+from khlone.model import Clone, CloneRecord, CloneState, NewRequest, OperationKind, Outcome, utc_now
+from khlone.operations import (
+    agent_dirs,
+    agents,
+    include,
+    isolation,
+    journal,
+    large_files,
+    names,
+    recovery,
+    submodules,
+    undo,
+)
 from khlone.profiles import AgentProfile
 from khlone.registry import folded
 from khlone.repository import RefUpdate, null_oid
@@ -55,8 +66,8 @@ def create(app: App, request: NewRequest) -> Clone:
     """Make one clone and return it, ready.
 
     Raises IllegalName, CloneExists, BranchExists, BranchCheckedOut, NameCollides,
-    NoSuchRef, InvalidSetting, UnbornHead, UnknownAgent, UsageError, Refusal or what the disk and git say;
-    whatever was made until then is gone again.
+    NoSuchRef, InvalidSetting, UnbornHead, UnknownAgent, IsolationMissing, UsageError, Refusal or
+    what the disk and git say; whatever was made until then is gone again.
     """
     names.check(request.name)
     if not app.state_dir.exists():
@@ -107,9 +118,9 @@ def create_many(app: App, request: NewRequest, count: int) -> tuple[list[Clone],
 
 def plan_create(app: App, request: NewRequest) -> CreatePlan:
     """Resolve a request into names, paths and oids; changes nothing."""
-    if request.isolation is not Isolation.CONFIG:
-        raise UsageError(f"isolation {request.isolation.value!r} is not available yet", hint="use --isolate config")
     require_free_name(app, request.name)
+    level = isolation.choose(app, request)
+    isolation.of(level).require(app)
     agent = request.agent or app.settings.agent
     profile = agents.require_profile(app, agent)
     branch, base, owned = _branch_and_base(app, request)
@@ -126,7 +137,7 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
         admin=f"{path.name}-{clone_id[:8]}",
         state=CloneState.CREATING,
         agent=agent,
-        isolation=request.isolation,
+        isolation=level,
         config_dir=app.config_dirs.config_path(clone_id, agent),
         created_at=utc_now(),
     )
@@ -312,6 +323,7 @@ def _build(app: App, plan: CreatePlan, lock: HeldLock) -> CloneRecord:
     config_dir = app.config_dirs.publish(clone.id, plan.operation, plan.profile.name, durable=durable)
     faults.point("create.config-dir")
     agent_dirs.fill(app, clone, plan.profile, config_dir)
+    isolation.of(clone.isolation).prepare(app, clone)
 
     clone.path.parent.mkdir(parents=True, exist_ok=True)
     _publish_admin(app, plan, durable=durable)

@@ -14,8 +14,8 @@ from pathlib import Path
 from khlone import files, process
 from khlone.app import SESSION_VARIABLES, App
 from khlone.errors import InvalidSetting, KhloneError, PluginClash
-from khlone.model import CloneRecord
-from khlone.operations import agent_dirs, agent_keys, agents, journal
+from khlone.model import CloneRecord, Isolation
+from khlone.operations import agent_dirs, agent_keys, agents, isolation, journal
 from khlone.profiles import AgentProfile, AgentVersions, FoundAgent, Login
 
 #: What names the ports of a clone: those of another one must not be inherited.
@@ -48,13 +48,15 @@ def complete(
     profile = profile or profile_of(app, clone)
     found = _installed(app, profile, command)
     held = found.held
-    dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, "OLDPWD"}
+    dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, "KHLONE_ISOLATION", "OLDPWD"}
     inherited = {
         name: value
-        for name, value in process.scrubbed(app.environment).items()
+        for name, value in process.scrubbed(agents.user_environment(app)).items()
         if name not in dropped and not _PORT_VARIABLE.fullmatch(name)
     }
     taken, given = agent_keys.apply(app, clone, profile, inherited)
+    level = isolation.of(clone.isolation)
+    taken |= {name for name, value in level.variables(app, clone).items() if value is None}
     kept = {name: value for name, value in inherited.items() if name not in taken}
     whole = {**kept, **_additions(app, clone, profile, held, session_id), **given, "PWD": os.fspath(clone.path)}
     if is_agent(profile, command):
@@ -94,6 +96,10 @@ def _additions(
         found["KHLONE_TARGET"] = clone.target
     if session_id is not None:
         found["KHLONE_SESSION"] = session_id
+    if clone.isolation is not Isolation.CONFIG:
+        found["KHLONE_ISOLATION"] = clone.isolation.value
+        of_level = isolation.of(clone.isolation).variables(app, clone)
+        found |= {name: value for name, value in of_level.items() if value is not None}
     found |= _of_agent(app, clone, profile, held)
     added = app.plugins.environment(journal.as_clone(clone))
     clash = next((name for name, value in added.items() if found.get(name, value) != value), None)

@@ -18,7 +18,7 @@ from khlone.api_rows import Used
 from khlone.app import App
 from khlone.errors import CloneNotReady, Interrupted, KhloneError, UsageError
 from khlone.model import Clone, CloneRecord, Demand, ExecResult, Session, utc_now
-from khlone.operations import admission, environment, journal, metering, turns, undo
+from khlone.operations import admission, environment, isolation, journal, metering, turns, undo
 from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
 from khlone.values import dataclass
@@ -35,8 +35,10 @@ class _Prepared:
     """A command that may be started in a clone: everything that plugins have a word in is decided."""
 
     clone: CloneRecord
-    argv: Sequence[str]
-    variables: dict[str, str]
+    level: isolation.Level
+    #: The command as it was asked for, and the process that runs it at that level.
+    asked: isolation.Start
+    start: isolation.Start
     session: SessionRecord
     #: The agent that it is, where it is the clone's own.
     agent: AgentProfile | None
@@ -57,7 +59,7 @@ def execute(
     """
     _require_command(command)
     app.settings.require_whole()
-    prepared = _prepare(app, app.require_clone(name), command)
+    prepared = _prepare(app, app.require_clone(name), command, is_foreground=not capture)
     with _place(app, prepared, wait=wait) as place:
         if not capture:
             return _foreground(app, prepared, place)
@@ -231,10 +233,12 @@ def _require_command(command: Sequence[str]) -> None:
         raise UsageError("no command is given", hint="git khlone exec NAME -- CMD ...")
 
 
-def _prepare(app: App, clone: CloneRecord, command: Sequence[str]) -> _Prepared:
+def _prepare(app: App, clone: CloneRecord, command: Sequence[str], *, is_foreground: bool = False) -> _Prepared:
     if not worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
     view = journal.as_clone(clone)
+    level = isolation.of(clone.isolation)
+    level.require(app)
     _require_room(app, view, command)
     app.plugins.pre_spawn(view, tuple(command))
     argv = app.plugins.spawn_command(view, tuple(command))
@@ -246,12 +250,23 @@ def _prepare(app: App, clone: CloneRecord, command: Sequence[str]) -> _Prepared:
         command=tuple(argv),
         started_at=utc_now(),
     )
+    level.prepare(app, clone)
     profile = environment.profile_of(app, clone)
     variables = environment.complete(app, clone, session_id=session.id, command=argv, profile=profile)
-    return _Prepared(
+    asked = isolation.Start(
         clone=clone,
+        command=argv,
         argv=(_found(argv[0], variables, clone.path), *argv[1:]),
         variables=variables,
+        session=session.id,
+        profile=profile,
+        is_foreground=is_foreground,
+    )
+    return _Prepared(
+        clone=clone,
+        level=level,
+        asked=asked,
+        start=level.wrap(app, asked),
         session=session,
         agent=profile if environment.is_agent(profile, command) else None,
     )
@@ -274,7 +289,7 @@ def _request(prepared: _Prepared, *, light: bool, wait: bool) -> admission.Reque
         session=prepared.session.id,
         light=light,
         wait=wait,
-        credential=None if agent is None else metering.credential_of(agent, prepared.variables),
+        credential=None if agent is None else metering.credential_of(agent, prepared.asked.variables),
     )
 
 
@@ -307,7 +322,7 @@ def _metered(app: App, prepared: _Prepared) -> Iterator[Callable[[bytes], None] 
         name=clone.name,
         agent=agent.name,
         session=prepared.session.id,
-        credential=metering.credential_of(agent, prepared.variables),
+        credential=metering.credential_of(agent, prepared.asked.variables),
     )
     meter = metering.Meter(machine, agent, whose)
     try:
@@ -365,6 +380,7 @@ def _recorded(
     try:
         yield running
     finally:
+        prepared.level.ended(app, prepared.asked)
         with excluding:
             running.ended()
 
@@ -386,9 +402,9 @@ def _captured(
                 session.started(pid)
 
         done = process.run(
-            prepared.argv,
+            prepared.start.argv,
             cwd=prepared.clone.path,
-            environment=prepared.variables,
+            environment=prepared.start.variables,
             timeout_s=_NO_TIMEOUT_S,
             capture_bytes=CAPTURED_BYTES,
             started=started,
@@ -404,7 +420,9 @@ def _foreground(app: App, prepared: _Prepared, place: admission.Place) -> ExecRe
     with signals.Noted() as noted:
         with _recorded(app, prepared, place) as running:
             noted.raise_noted()
-            child = process.start_foreground(prepared.argv, cwd=prepared.clone.path, environment=prepared.variables)
+            child = process.start_foreground(
+                prepared.start.argv, cwd=prepared.clone.path, environment=prepared.start.variables
+            )
             noted.pass_on(child.pid)
             try:
                 running.started(child.pid)
