@@ -266,10 +266,14 @@ def _moves(app: App, clone: CloneRecord | None) -> tuple[int, str | None]:
     if clone is None:
         return 0, None
     lines: list[bytes] = []
+    changed: float | None = None
     for name in (f"{clone.id}.moves.before", f"{clone.id}.moves"):
+        path = app.state_dir / "run" / name
         with contextlib.suppress(KhloneError, OSError):
-            lines += (files.read_regular(app.state_dir / "run" / name) or b"").splitlines()
-    last = lines[-1].partition(b" ")[0] if lines else b""
-    if not last.isdigit():
+            lines += (files.read_regular(path) or b"").splitlines()
+            changed = path.lstat().st_mtime
+    if not lines or changed is None:
         return len(lines), None
-    return len(lines), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(last)))
+    # The hooks note no time where that would start a program: the file bears it.
+    noted = lines[-1].partition(b" ")[0]
+    return len(lines), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(noted) if noted.isdigit() else changed))
