@@ -230,6 +230,11 @@ def visible(text: str, *, lines: bool = False) -> str:
     )
 
 
+def paragraph(text: str) -> str:
+    """A message that may quote what a program printed, safe for a terminal: the lines of it that are indented stay."""
+    return "\n  ".join(visible(line) for line in text.split("\n  "))
+
+
 def _escaped(letter: str) -> str:
     code = ord(letter)
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(letter)[1:-1]

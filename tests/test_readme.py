@@ -83,3 +83,12 @@ def test_the_python_example_runs(shop: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert str(shop.parent / "shop.clones" / "idea") in done.stdout
+
+
+def test_the_pictures_are_small_and_there() -> None:
+    named = re.findall(r"!\[[^\]]+\]\((docs/images/[^)]+)\)", README)
+
+    found = {str(path.relative_to(ROOT)): path.read_bytes() for path in (ROOT / "docs/images").iterdir()}
+
+    assert sorted(found) == sorted(named)
+    assert all(content.startswith(b"\x89PNG") and len(content) < 80 << 10 for content in found.values())

@@ -7,7 +7,7 @@ import click
 from khlone.commands import Context, verb
 from khlone.errors import UsageError
 from khlone.model import MergeResult, Strategy
-from khlone.output import visible
+from khlone.output import paragraph, visible
 
 
 @verb("merge")
@@ -99,6 +99,6 @@ def _print(context: Context, result: MergeResult, *, dry_run: bool) -> None:
             f"{landed.name} {would} on {visible(result.target)} as {landed.oid[:10]} ({landed.strategy.value}{gated})"
         )
     for held in result.held:
-        context.output.tell(f"held: {visible(held.message)}")
+        context.output.tell(f"held: {paragraph(held.message)}")
         if held.hint:
             context.output.tell(f"  hint: {visible(held.hint)}")

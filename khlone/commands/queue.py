@@ -9,7 +9,7 @@ import click
 from khlone.commands import Context, verb
 from khlone.errors import UsageError
 from khlone.model import Strategy
-from khlone.output import visible
+from khlone.output import paragraph, visible
 from khlone.records import QueueEntry, QueueState
 
 _ACTIONS = ("list", "add", "remove", "pause", "resume", "run", "wait", "log")
@@ -72,7 +72,7 @@ def command(
         )
         result = merge.merge(app, request)
         for held in result.held:
-            context.output.tell(f"held: {visible(held.message)}")
+            context.output.tell(f"held: {paragraph(held.message)}")
             if held.hint:
                 context.output.tell(f"  hint: {visible(held.hint)}")
         _show(context, action, queue.waiting(app))
@@ -88,9 +88,13 @@ def command(
         queue.pause(app, target, pause=action == "pause")
         context.output.tell(f"the queue of {visible(target)} {'rests' if action == 'pause' else 'goes on'}")
     if action == "run":
-        for target in sorted({entry.target for entry in queue.waiting(app)}):
+        before = queue.waiting(app)
+        for target in sorted({entry.target for entry in before}):
             if into in (None, target) and not queue.run(app, target):
                 context.output.tell(f"another process lands on {visible(target)}")
+        for entry in queue.by_id(app, [entry.id for entry in before]) if before else ():
+            if entry.ended_at is not None:
+                context.output.tell(_line(entry))
     if action == "wait":
         while any(not names or entry.name in names for entry in queue.waiting(app)):
             time.sleep(0.2)
@@ -117,12 +121,16 @@ def _show(context: Context, action: str, entries: list[QueueEntry]) -> None:
         context.output.document("queue", {**document, "paused": queue.paused(context.app())})
         return
     for entry in entries:
-        how = entry.state.value
-        if entry.state is QueueState.LANDED and entry.oid is not None:
-            how = f"landed as {entry.oid[:10]}"
-        elif entry.code is not None:
-            how = f"held: {visible(entry.message or entry.code)}"
-        context.output.answer(f"{visible(entry.name)} -> {visible(entry.target)} {entry.source[:10]} {how}")
+        context.output.answer(_line(entry))
+
+
+def _line(entry: QueueEntry) -> str:
+    how = entry.state.value
+    if entry.state is QueueState.LANDED and entry.oid is not None:
+        how = f"landed as {entry.oid[:10]}"
+    elif entry.code is not None:
+        how = f"held: {paragraph(entry.message or entry.code)}"
+    return f"{visible(entry.name)} -> {visible(entry.target)} {entry.source[:10]} {how}"
 
 
 def _plain(entry: QueueEntry) -> dict[str, object]:

@@ -513,3 +513,19 @@ def test_nothing_to_merge_is_no_failure_in_the_queue_either(khlone: Khlone, git:
     found = merge(khlone, project, "a")
 
     assert held(found) == [("a", "nothing-to-merge")]
+
+
+def test_a_run_of_the_queue_tells_how_each_ended_and_what_the_gate_printed_in_lines_of_its_own(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    worked(khlone, commit, project, "b", {"b.txt": "b\n"})
+    gated(git, project, "test ! -e b.txt || { echo two failed; echo of nine; exit 3; }")
+    queue(khlone, project, "add", "a", "b")
+
+    done = khlone("queue", "run", cwd=project)
+
+    told = done.err.split("\n")
+    assert any(line.startswith("khlone: a -> main ") and " landed as " in line for line in told), done.err
+    at = next(number for number, line in enumerate(told) if "gate 'test' refused b: it ended with exit 3:" in line)
+    assert told[at + 1 : at + 3] == ["  two failed", "  of nine"]
