@@ -33,6 +33,8 @@ def split_command(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
     for at, word in enumerate(words):
         if word in marks:
             return words[:at], words[at + 1 :]
+        if word == "--":  # what follows are names
+            break
     return words, None
 
 

@@ -26,6 +26,7 @@ from tests.support import KHLONE, Commit, Done, Git, Khlone
 
 LEGAL = ["a", "A1", "fix-42", "v1.2.3", "snake_case", "feature/x", "a/b/c/d", "x" * 100, "face", "main2"]
 ILLEGAL = [
+    "-x",
     *("", " ", "a b", "a\tb", "a\nb", "a\x7fb"),
     *(".hidden", "_a", "a-", "a.", "a/", "/a", "a//b", "a..b", "a/.b", "a.lock", "a/b.lock", "a.lock/b"),
     *("`id`", "a;b", "a|b", "a&b", "a'b", 'a"b', "a$b", "{a,b}", "a%b", "a~b", "a^b", "a:b", "a\\b", "a*b", "a?b"),
