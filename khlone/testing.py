@@ -2,7 +2,9 @@
 
 pytest finds them by itself where khlone is installed. Each test gets an account of its
 own: home, git configuration, khlone's state. The plugins are those of the environment
-that runs the tests, so install yours there (`pip install -e .`).
+that runs the tests, so install yours there (`pip install -e .`). Agent programs need no
+account and no network: `khlone_loopback` stands for their services, `khlone_fake_agent`
+for the programs.
 
     def test_a_clone_gets_its_env_file(make_clone):
         clone = make_clone("one")
@@ -15,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,10 +26,35 @@ import pytest
 from khlone.values import dataclass
 
 if TYPE_CHECKING:
+    from khlone.loopback import Accounts as Accounts
+    from khlone.loopback import Answer as Answer
+    from khlone.loopback import Failure as Failure
+    from khlone.loopback import Habits as Habits
+    from khlone.loopback import Loopback as Loopback
+    from khlone.loopback import RateLimit as RateLimit
+    from khlone.loopback import Seen as Seen
+    from khlone.loopback import Tally as Tally
+    from khlone.loopback import Tokens as Tokens
+    from khlone.loopback import install_fake_agent as install_fake_agent
     from khlone.model import Clone
 
 #: Of the caller's variables these steer git or khlone and are taken away.
 _FOREIGN = ("GIT_", "KHLONE_", "XDG_")
+#: What an agent program and its services take; loaded when one of them is asked for.
+_KIT = frozenset(
+    (
+        "Accounts",
+        "Answer",
+        "Failure",
+        "Habits",
+        "Loopback",
+        "RateLimit",
+        "Seen",
+        "Tally",
+        "Tokens",
+        "install_fake_agent",
+    )
+)
 _GIT_CONFIG = """\
 [user]
 \tname = Test Author
@@ -117,6 +144,35 @@ def make_clone(khlone_repository: Path, khlone_command: KhloneCommand) -> MakeCl
 
 
 @pytest.fixture
+def khlone_loopback(khlone_repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    """The services of agent programs, on 127.0.0.1; what the test starts talks to them and to nothing else."""
+    del khlone_repository
+    from khlone.loopback import Loopback
+
+    with Loopback() as services:
+        for name, value in services.environment().items():
+            monkeypatch.setenv(name, value)
+        yield services
+
+
+@pytest.fixture
+def khlone_fake_agent(
+    khlone_repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """`khlone_fake_agent("claude", Habits(forks=True))`: a program of that name, found first on PATH; its path."""
+    del khlone_repository
+    folder = tmp_path_factory.mktemp("khlone-programs")
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    def make(name: str = "claude", habits: Habits | None = None) -> Path:
+        from khlone.loopback import install_fake_agent
+
+        return install_fake_agent(folder, name, habits)
+
+    return make
+
+
+@pytest.fixture
 def recorded_hooks(
     khlone_repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], Sequence[HookCall]]:
@@ -132,6 +188,14 @@ def recorded_hooks(
         return [HookCall(**json.loads(line)) for line in lines]
 
     return read
+
+
+def __getattr__(name: str) -> Any:
+    if name in _KIT:
+        import khlone.loopback
+
+        return getattr(khlone.loopback, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # -- the account ---------------------------------------------------------------------------

@@ -57,6 +57,22 @@ def test_the_templates_test_fails_without_the_plugin(tmp_path: Path) -> None:
     assert "1 failed, 1 passed" in done.stdout, done.stdout
 
 
+def test_the_example_of_an_agent_without_an_account_passes(tmp_path: Path) -> None:
+    (example,) = (text for kind, text in blocks() if kind == "python" and "khlone_loopback" in text)
+    write(tmp_path, {"test_agent.py": example})
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_agent.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert "1 passed" in done.stdout, done.stdout
+
+
 def test_the_account_and_the_repository_are_the_tests_own(khlone_repository: Path, git: Git) -> None:
     listed = git("config", "--list", "--show-origin", "--global", cwd=khlone_repository)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from khlone.testing import Answer, Loopback
 from tests.agents import real
 from tests.agents.steps import agent
 from tests.agents.test_config_dirs import config_dir, state
@@ -38,8 +39,8 @@ def claude_package() -> str:
 @pytest.fixture
 def env(programs: Path) -> Iterator[Environment]:
     """The environment of a user whose Claude Code was started before, so that its file is up to date."""
-    with real.model() as variables:
-        found = {**variables, "PATH": f"{programs}:{os.environ['PATH']}"}
+    with Loopback() as api:
+        found: Environment = {**api.environment(), "PATH": f"{programs}:{os.environ['PATH']}"}
         first = {**os.environ, **{k: v for k, v in found.items() if v}, "ANTHROPIC_API_KEY": real.DUMMY_KEY}
         words = ["claude", "-p", "hi"]
         done = subprocess.run(words, env=first, cwd=os.environ["HOME"], stdin=subprocess.DEVNULL, timeout=100)
@@ -79,8 +80,8 @@ def test_a_seeded_clone_answers_writes_no_config_and_touches_nothing_of_the_user
     (end,) = [one for one in events(result["stdout"]) if one["type"] == "result"]
     reading = profile["reading"]
     assert (profile["version"], profile["login"]) == (real.CLAUDE_NEWEST, "store")
-    assert (result["exit"], end[reading["failed"]], end[reading["result"]]) == (0, False, real.ANSWER)
-    assert end[reading["usage"]]["output_tokens"] == 4
+    assert (result["exit"], end[reading["failed"]], end[reading["result"]]) == (0, False, Answer().text)
+    assert end[reading["usage"]]["output_tokens"] == Answer().tokens
     assert end[reading["cost_usd"]] >= 0
     records = list(place.glob(reading["transcripts"]))
     assert [path.stem for path in records] == [end[reading["session"]]]
