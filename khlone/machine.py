@@ -61,8 +61,25 @@ class Lease:
     granted_at: str | None
     granted_s: float | None
     command: str
+    idle_s: float | None
     owner: ProcessIdentity
     child: ProcessIdentity | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """A process that khlone has stopped, at a monotonic time, and who lets it go on: the bell of that name."""
+
+    owner: str
+    session: str
+    why: str
+    at_s: float
+    process: ProcessIdentity
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self.process.pid
 
 
 class Machine:
@@ -145,6 +162,22 @@ class Machine:
             )
             peaks = sorted(row["peak"] for row in rows)
         return peaks[(len(peaks) * 9 - 1) // 10] if len(peaks) >= 3 else None
+
+    def stops(self) -> list[Stop]:
+        """Every process that is stopped by a khlone that lives."""
+        with self._database.explained():
+            found = _stops(self._database.connection())
+        return [one for one in found if bells.is_held(self._bell_path(one.owner))]
+
+    def has_forsaken_stops(self) -> bool:
+        """Whether something was stopped by a khlone that is gone."""
+        with self._database.explained():
+            return any(map(self.is_forsaken, _stops(self._database.connection())))
+
+    def is_forsaken(self, stop: Stop) -> bool:
+        """Whether nobody is there any more to let a process of this machine go on."""
+        is_ours = stop.process.boot_id == self._here.boot_id or stop.process.host == self._here.host
+        return is_ours and not bells.is_held(self._bell_path(stop.owner))
 
     def wake(self, leases: Sequence[Lease]) -> None:
         """Ring the bells of those that wait first."""
@@ -284,6 +317,30 @@ class Change:
         """What a session uses now."""
         self.connection.execute("UPDATE leases SET used = ? WHERE id = ?", (used_bytes, lease_id))
 
+    def note_idle(self, lease_id: str, since_s: float | None) -> None:
+        """Since when (monotonic) a session does nothing; `None` for one that does."""
+        self.connection.execute("UPDATE leases SET idle = ? WHERE id = ?", (since_s, lease_id))
+
+    def note_stop(self, owner: str, session: str, process: ProcessIdentity, why: str) -> None:
+        """Write down that a process is about to be stopped."""
+        identity = (process.pid, process.start_ticks, process.boot_id, process.host, process.pid_namespace)
+        self.connection.execute(
+            """INSERT INTO stops (owner, session, why, at, pid, start_ticks, boot_id, host, pid_namespace)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (owner, session, why, time.monotonic(), *identity),
+        )
+
+    def forget_stops(self, owner: str) -> None:
+        """What an owner has stopped goes on."""
+        self.connection.execute("DELETE FROM stops WHERE owner = ?", (owner,))
+
+    def forsaken_stops(self) -> list[Stop]:
+        """What was stopped by those that are gone; it is forgotten with this transaction."""
+        found = [one for one in _stops(self.connection) if self._machine.is_forsaken(one)]
+        for owner in {one.owner for one in found}:
+            self.forget_stops(owner)
+        return found
+
     def give_back(self, lease_id: str) -> None:
         """The lease is free, or the line is left."""
         self.connection.execute("DELETE FROM leases WHERE id = ?", (lease_id,))
@@ -306,14 +363,25 @@ def _rows(connection: sqlite3.Connection) -> list[Lease]:
     return [_lease(row) for row in connection.execute("SELECT * FROM leases ORDER BY priority DESC, number")]
 
 
-def _lease(row: sqlite3.Row) -> Lease:
-    owner = ProcessIdentity(
+def _stops(connection: sqlite3.Connection) -> list[Stop]:
+    return [
+        Stop(owner=row["owner"], session=row["session"], why=row["why"], at_s=row["at"], process=_identity(row))
+        for row in connection.execute("SELECT * FROM stops ORDER BY number")
+    ]
+
+
+def _identity(row: sqlite3.Row) -> ProcessIdentity:
+    return ProcessIdentity(
         pid=row["pid"],
         start_ticks=row["start_ticks"],
         boot_id=row["boot_id"],
         host=row["host"],
         pid_namespace=row["pid_namespace"],
     )
+
+
+def _lease(row: sqlite3.Row) -> Lease:
+    owner = _identity(row)
     child = None
     if row["child_pid"] is not None:
         child = ProcessIdentity(
@@ -328,6 +396,7 @@ def _lease(row: sqlite3.Row) -> Lease:
         **{name: row[name] for name in same},
         credential=row["credential"],
         command=row["command"],
+        idle_s=row["idle"],
         memory_bytes=row["memory"],
         used_bytes=row["used"],
         blocker=row["blocker"],

@@ -77,4 +77,20 @@ CREATE TABLE usage (
 CREATE INDEX usage_minute ON usage (minute)
 """
 
-MIGRATIONS: tuple[str, ...] = (_LEASES, _POOLS, _API)
+_STOPS = """
+ALTER TABLE leases ADD COLUMN idle REAL;
+CREATE TABLE stops (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  owner TEXT NOT NULL,
+  session TEXT NOT NULL,
+  why TEXT NOT NULL,
+  at REAL NOT NULL,
+  pid INTEGER NOT NULL,
+  start_ticks INTEGER,
+  boot_id TEXT,
+  host TEXT NOT NULL,
+  pid_namespace INTEGER
+) STRICT
+"""
+
+MIGRATIONS: tuple[str, ...] = (_LEASES, _POOLS, _API, _STOPS)

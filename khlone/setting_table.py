@@ -286,6 +286,27 @@ SETTINGS = (
         "others; 0 for any.",
     ),
     Setting(
+        key="watch.interval",
+        kind=Kind.SECONDS,
+        default="5",
+        sources=_OWN,
+        doc="How many seconds lie between two looks at a session that runs.",
+    ),
+    Setting(
+        key="watch.busy",
+        kind=Kind.DURATION,
+        default="2m",
+        sources=_OWN,
+        doc="How long a process must poll without doing anything before it is slowed down, 0 for never.",
+    ),
+    Setting(
+        key="watch.idle",
+        kind=Kind.DURATION,
+        default="1m",
+        sources=_OWN,
+        doc="How long a session must do nothing before it may be laid to rest while memory is short.",
+    ),
+    Setting(
         key="slots.*",
         kind=Kind.COUNT,
         sources=_OWN,

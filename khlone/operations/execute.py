@@ -18,7 +18,7 @@ from khlone.api_rows import Used
 from khlone.app import App
 from khlone.errors import CloneNotReady, Interrupted, KhloneError, UsageError
 from khlone.model import Clone, CloneRecord, Demand, ExecResult, Session, utc_now
-from khlone.operations import admission, environment, isolation, journal, metering, turns, undo
+from khlone.operations import admission, environment, isolation, journal, metering, turns, undo, watching
 from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
 from khlone.values import dataclass
@@ -236,6 +236,7 @@ def _require_command(command: Sequence[str]) -> None:
 def _prepare(app: App, clone: CloneRecord, command: Sequence[str], *, is_foreground: bool = False) -> _Prepared:
     if not worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
+    watching.pace_of(app.settings)  # Raises here what must not be raised once it runs.
     view = journal.as_clone(clone)
     level = isolation.of(clone.isolation)
     level.require(app)
@@ -311,12 +312,22 @@ def _place(app: App, prepared: _Prepared, *, wait: bool) -> Iterator[admission.P
 @contextlib.contextmanager
 def _metered(app: App, prepared: _Prepared) -> Iterator[Callable[[bytes], None] | None]:
     """What reads the output of an agent as it comes; `None` for any other command."""
-    clone, agent = prepared.clone, prepared.agent
+    agent = prepared.agent
     if agent is None or not agent.reading.output:
         yield None
         return
     machine = turns.open_machine(app.environment, app.told)
-    whose = Used(
+    meter = metering.Meter(machine, agent, _whose(app, prepared, agent))
+    try:
+        yield meter.feed_output
+    finally:
+        meter.close()
+        machine.close()
+
+
+def _whose(app: App, prepared: _Prepared, agent: AgentProfile) -> Used:
+    clone = prepared.clone
+    return Used(
         repository=app.repository_id,
         clone=clone.id,
         name=clone.name,
@@ -324,12 +335,6 @@ def _metered(app: App, prepared: _Prepared) -> Iterator[Callable[[bytes], None] 
         session=prepared.session.id,
         credential=metering.credential_of(agent, prepared.asked.variables),
     )
-    meter = metering.Meter(machine, agent, whose)
-    try:
-        yield meter.feed_output
-    finally:
-        meter.close()
-        machine.close()
 
 
 # -- as a recorded session -----------------------------------------------------------------
@@ -341,6 +346,11 @@ class _Running:
     def __init__(self, app: App, prepared: _Prepared, place: admission.Place) -> None:
         self._app, self._prepared, self._place = app, prepared, place
         self._pid = prepared.session.owner.pid
+        self._watch = contextlib.ExitStack()
+        #: Whether its output is read by nobody, so that what it used is in its session files alone.
+        self.reads_files = False
+        #: Tells of what is done to it while it runs.
+        self.told = app.told
         self.status: int | None = None
 
     def started(self, pid: int) -> None:
@@ -352,8 +362,30 @@ class _Running:
         view = journal.as_clone(self._prepared.clone)
         self._app.tell_problems(self._app.plugins.post_spawn(view, self._view("running")))
 
+        self._begin_watch(pid)
+
+    def _begin_watch(self, pid: int) -> None:
+        """An agent is looked at while it runs; any other command is left alone."""
+        app, prepared, agent = self._app, self._prepared, self._prepared.agent
+        if agent is None:
+            return
+        whose, clone = _whose(app, prepared, agent), prepared.clone
+        watched = watching.Watched(
+            session=prepared.session.id,
+            name=clone.name,
+            folder=app.config_dirs.clone_path(clone.id),
+            agent=agent.name,
+            transcripts=agent.reading.transcripts,
+            pid=pid,
+        )
+        meter = (lambda machine: metering.Meter(machine, agent, whose)) if self.reads_files else None
+        self._watch.enter_context(
+            watching.watched(app.environment, app.settings, watched, place=self._place, meter=meter, told=self.told)
+        )
+
     def ended(self) -> None:
         """Record how it ended, and tell plugins."""
+        self._watch.close()
         status = self.status
         state = "lost" if status is None else f"signal {-status}" if status < 0 else f"exit {status}"
         with self._app.registry.transaction() as change:
@@ -420,6 +452,7 @@ def _foreground(app: App, prepared: _Prepared, place: admission.Place) -> ExecRe
     with signals.Noted() as noted:
         with _recorded(app, prepared, place) as running:
             noted.raise_noted()
+            running.reads_files = True
             child = process.start_foreground(
                 prepared.start.argv, cwd=prepared.clone.path, environment=prepared.start.variables
             )

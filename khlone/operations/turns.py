@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -19,6 +20,7 @@ from khlone.config_dir import state_root
 from khlone.errors import KhloneError, NoRoom
 from khlone.machine import RUNNING, STARTING, WAITING, Change, Lease, Machine
 from khlone.model import ProcessIdentity
+from khlone.operations import steering
 from khlone.values import dataclass, replace
 
 #: How long the first in line may take from its turn until its process is there, in seconds.
@@ -67,6 +69,11 @@ class Place:
         self._machine = machine
         self._lease = lease
         self._written = self._peak = 0
+
+    @property
+    def id(self) -> str | None:
+        """Its id in the machine database; `None` for one that needed none."""
+        return None if self._lease is None else self._lease.id
 
     @property
     def number(self) -> int | None:
@@ -147,7 +154,17 @@ def open_machine(environment: Mapping[str, str], told: Callable[[str], None], *,
     machine = Machine(state_root(environment), here=sessions.identity(), lives=_lives)
     if make or machine.exists:
         machine.prepare(told)
+        _free_forsaken(machine)
     return machine
+
+
+def _free_forsaken(machine: Machine) -> None:
+    """Let go on what was stopped by a khlone that was killed."""
+    if not machine.has_forsaken_stops():
+        return
+    with machine.transaction() as change:
+        found = change.forsaken_stops()
+    steering.send([one.pid for one in found if _lives(one.process)], signal.SIGCONT)
 
 
 def _lives(owner: ProcessIdentity) -> bool:
