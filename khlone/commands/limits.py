@@ -67,8 +67,8 @@ def _print(context: Context, found: Report) -> None:
         so_far = f"{limit.allowed} may run so far" if limit.lifted else "none may start"
         context.output.answer(f"login {limit.credential}: {limit.reason}, until {limit.until}; {so_far}")
     for rate in found.rates:
-        asked = f"{rate.requests_per_minute} requests, {rate.input_tokens_per_minute} tokens in"
-        context.output.answer(f"{visible(rate.name)}: {asked}, {rate.output_tokens_per_minute} out in the last minute")
+        asked = f"{rate.requests_per_minute:g} requests, {rate.input_tokens_per_minute:g} tokens in"
+        context.output.answer(f"{visible(rate.name)}: {asked}, {rate.output_tokens_per_minute:g} out a minute")
     if found.places:
         context.output.answer()
         context.output.table(

@@ -18,7 +18,7 @@ from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.locks import HeldLock
 from khlone.model import GONE_STATES, CloneRecord, CloneState, Finding, Severity
-from khlone.operations import agents, githooks, inspect, journal, names, rebuild, recovery, repair, sweep, undo
+from khlone.operations import agents, escape, githooks, inspect, journal, names, rebuild, recovery, repair, sweep, undo
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -50,6 +50,7 @@ def diagnose(
     findings += _operations(app, fix=fix, host_gone=host_gone)
     findings += _foreign_entries(app, fix=fix)
     findings += _clones(app, fix=fix)
+    findings += _escapes(app, fix=fix)
     findings += _leftovers(app, fix=fix)
     findings += githooks.examine(app, fix=fix)
     findings += _git_works(app)
@@ -294,6 +295,21 @@ def _repaired(app: App, clone: CloneRecord, finding: Finding, lock: HeldLock) ->
     except (KhloneError, OSError) as error:
         app.told(f"warning: {clone.name} could not be mended: {error}")
         return False
+
+
+def _escapes(app: App, *, fix: bool) -> Iterator[Finding]:
+    """What landed outside of a clone while its session ran; told until somebody says that it is known."""
+    for clone in app.registry.clones() if app.has_registry else []:
+        found = escape.find(clone)
+        if found is not None:
+            yield Finding(
+                code="escaped",
+                severity=Severity.WARNING,
+                clone=clone.name,
+                message=f"while a session of {clone.name} ran, {found.told}",
+                fix="look at it there; then forget it",
+                fixed=fix and escape.forget(clone),
+            )
 
 
 def _leftovers(app: App, *, fix: bool) -> Iterator[Finding]:

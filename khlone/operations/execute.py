@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from khlone import process, sessions, signals, worktrees
-from khlone.api_rows import Used
 from khlone.app import App
 from khlone.errors import CloneNotReady, Interrupted, KhloneError, UsageError
 from khlone.model import Clone, CloneRecord, Demand, ExecResult, Session, utc_now
-from khlone.operations import admission, environment, isolation, journal, metering, turns, undo, watching
+from khlone.operations import admission, environment, isolation, journal, metering, minding, undo, watching
 from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
 from khlone.values import dataclass
@@ -309,34 +308,6 @@ def _place(app: App, prepared: _Prepared, *, wait: bool) -> Iterator[admission.P
         yield place
 
 
-@contextlib.contextmanager
-def _metered(app: App, prepared: _Prepared) -> Iterator[Callable[[bytes], None] | None]:
-    """What reads the output of an agent as it comes; `None` for any other command."""
-    agent = prepared.agent
-    if agent is None or not agent.reading.output:
-        yield None
-        return
-    machine = turns.open_machine(app.environment, app.told)
-    meter = metering.Meter(machine, agent, _whose(app, prepared, agent))
-    try:
-        yield meter.feed_output
-    finally:
-        meter.close()
-        machine.close()
-
-
-def _whose(app: App, prepared: _Prepared, agent: AgentProfile) -> Used:
-    clone = prepared.clone
-    return Used(
-        repository=app.repository_id,
-        clone=clone.id,
-        name=clone.name,
-        agent=agent.name,
-        session=prepared.session.id,
-        credential=metering.credential_of(agent, prepared.asked.variables),
-    )
-
-
 # -- as a recorded session -----------------------------------------------------------------
 
 
@@ -346,11 +317,16 @@ class _Running:
     def __init__(self, app: App, prepared: _Prepared, place: admission.Place) -> None:
         self._app, self._prepared, self._place = app, prepared, place
         self._pid = prepared.session.owner.pid
-        self._watch = contextlib.ExitStack()
+        self.mind = minding.Minded(
+            app,
+            prepared.clone,
+            prepared.agent,
+            session=prepared.session.id,
+            variables=prepared.asked.variables,
+            place=place,
+        )
         #: Whether its output is read by nobody, so that what it used is in its session files alone.
         self.reads_files = False
-        #: Tells of what is done to it while it runs.
-        self.told = app.told
         self.status: int | None = None
 
     def started(self, pid: int) -> None:
@@ -361,31 +337,11 @@ class _Running:
             change.note_session_process(self._prepared.session.id, sessions.identity(pid))
         view = journal.as_clone(self._prepared.clone)
         self._app.tell_problems(self._app.plugins.post_spawn(view, self._view("running")))
-
-        self._begin_watch(pid)
-
-    def _begin_watch(self, pid: int) -> None:
-        """An agent is looked at while it runs; any other command is left alone."""
-        app, prepared, agent = self._app, self._prepared, self._prepared.agent
-        if agent is None:
-            return
-        whose, clone = _whose(app, prepared, agent), prepared.clone
-        watched = watching.Watched(
-            session=prepared.session.id,
-            name=clone.name,
-            folder=app.config_dirs.clone_path(clone.id),
-            agent=agent.name,
-            transcripts=agent.reading.transcripts,
-            pid=pid,
-        )
-        meter = (lambda machine: metering.Meter(machine, agent, whose)) if self.reads_files else None
-        self._watch.enter_context(
-            watching.watched(app.environment, app.settings, watched, place=self._place, meter=meter, told=self.told)
-        )
+        self.mind.started(pid, reads_files=self.reads_files)
 
     def ended(self) -> None:
         """Record how it ended, and tell plugins."""
-        self._watch.close()
+        self.mind.ended()
         status = self.status
         state = "lost" if status is None else f"signal {-status}" if status < 0 else f"exit {status}"
         with self._app.registry.transaction() as change:
@@ -427,7 +383,7 @@ def _captured(
     own_stdin: bool = False,
 ) -> ExecResult:
     """Run it with captured output, to its end or until it is given up."""
-    with _recorded(app, prepared, place, turn) as session, _metered(app, prepared) as heard:
+    with _recorded(app, prepared, place, turn) as session, session.mind.output() as heard:
 
         def started(pid: int) -> None:
             with turn or contextlib.nullcontext():

@@ -16,7 +16,7 @@ from khlone import sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, NoSuchClone
 from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
-from khlone.operations import astray, changes, integration, journal, names, resources, undo
+from khlone.operations import astray, changes, escape, integration, journal, names, resources, undo
 from khlone.repository import is_oid
 
 _WORKERS = 4
@@ -146,7 +146,10 @@ def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
     if state is CloneState.MERGED and tip != record.merged_head:
         state = CloneState.READY
     beside = astray.find(app, record, entry) if record.state in _USABLE else None
-    reason = record.reason if beside is None else f"its worktree {beside.told}"
+    outside = escape.find(record) if beside is None else None
+    reason = record.reason if outside is None else f"while a session ran, {outside.told}"
+    if beside is not None:
+        reason = f"its worktree {beside.told}"
     return values.replace(clone, state=state, locked=locked, reason=reason)
 
 

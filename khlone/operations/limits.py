@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,13 +78,13 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """What the sessions of one clone of this repository have asked of an API in the last minute."""
+    """What the sessions of one clone of this repository ask of an API, over this minute and the one before."""
 
     name: str
     clone: str
-    requests_per_minute: int
-    input_tokens_per_minute: int
-    output_tokens_per_minute: int
+    requests_per_minute: float
+    input_tokens_per_minute: float
+    output_tokens_per_minute: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ def report(
         with machine.reading() as connection:
             credentials = [_credential(one, leases) for one in api_rows.limits(connection)]
             if repository is not None:
-                rates = _rates(api_rows.used(connection, repository, minutes=1))
+                rates = _rates(api_rows.used(connection, repository, minutes=2), 1 + time.time() % 60 / 60)
         machine.close()
     facts = Facts(
         cores=headroom.cores(),
@@ -188,15 +189,17 @@ def _credential(limit: ApiLimit, leases: Sequence[Lease]) -> Credential:
     )
 
 
-def _rates(used: Sequence[Used]) -> list[Rate]:
+def _rates(used: Sequence[Used], minutes: float) -> list[Rate]:
     clones = {one.clone: one.name for one in used}
     return [
         Rate(
             name=name,
             clone=clone,
-            requests_per_minute=sum(one.requests for one in used if one.clone == clone),
-            input_tokens_per_minute=sum(one.input + one.cache_creation for one in used if one.clone == clone),
-            output_tokens_per_minute=sum(one.output for one in used if one.clone == clone),
+            requests_per_minute=round(sum(one.requests for one in used if one.clone == clone) / minutes, 1),
+            input_tokens_per_minute=round(
+                sum(one.input + one.cache_creation for one in used if one.clone == clone) / minutes, 1
+            ),
+            output_tokens_per_minute=round(sum(one.output for one in used if one.clone == clone) / minutes, 1),
         )
         for clone, name in clones.items()
     ]

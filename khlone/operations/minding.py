@@ -1,0 +1,96 @@
+"""What is done about a session of an agent while it runs, by whoever starts it?
+
+Its output or its session files are read for what it uses and for limits of its API, its
+processes are watched, and what lands outside of its clone meanwhile is reported. Any other
+command is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+from khlone.api_rows import Used
+from khlone.app import App
+from khlone.machine import Machine
+from khlone.model import CloneRecord
+from khlone.operations import escape, metering, turns, watching
+from khlone.operations.turns import Place
+from khlone.profiles import AgentProfile
+
+
+class Minded:
+    """One session, from before it starts to its end; does nothing where `agent` is `None`.
+
+    `variables` are those that the agent gets, `place` what it was admitted by. Made before
+    the process is started: what is in the main worktree by then is none of its doing.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        clone: CloneRecord,
+        agent: AgentProfile | None,
+        *,
+        session: str,
+        variables: Mapping[str, str],
+        place: Place = turns.NO_PLACE,
+    ) -> None:
+        self._app, self._clone, self._agent, self._session = app, clone, agent, session
+        self._place = place
+        self._watch = contextlib.ExitStack()
+        self._credential = None if agent is None else metering.credential_of(agent, variables)
+        self._before = None if agent is None else escape.fingerprint(app)
+
+    @contextlib.contextmanager
+    def output(self) -> Iterator[Callable[[bytes], None] | None]:
+        """What is to be given the agent's output as it comes; `None` where nobody wants it."""
+        agent = self._agent
+        if agent is None or not agent.reading.output:
+            yield None
+            return
+        machine = turns.open_machine(self._app.environment, self._app.told)
+        meter = self._meter(agent)(machine)
+        try:
+            yield meter.feed_output
+        finally:
+            meter.close()
+            machine.close()
+
+    def started(self, pid: int, *, reads_files: bool) -> None:
+        """The process is there; with `reads_files` nobody reads its output, and its session files tell what it uses."""
+        app, clone, agent = self._app, self._clone, self._agent
+        if agent is None:
+            return
+        watched = watching.Watched(
+            session=self._session,
+            name=clone.name,
+            folder=app.config_dirs.clone_path(clone.id),
+            agent=agent.name,
+            transcripts=agent.reading.transcripts,
+            pid=pid,
+        )
+        meter = self._meter(agent) if reads_files else None
+        self._watch.enter_context(
+            watching.watched(app.environment, app.settings, watched, place=self._place, meter=meter, told=app.told)
+        )
+
+    def ended(self) -> None:
+        """It has ended: nothing is stopped any more, and what landed outside meanwhile is told."""
+        self._watch.close()
+        app, clone = self._app, self._clone
+        found = None if self._before is None else escape.compare(app, self._session, self._before)
+        if found is not None:
+            escape.note(app.config_dirs.clone_path(clone.id), found)
+            app.told(f"warning: while a session of {clone.name} ran, {found.told}")
+
+    def _meter(self, agent: AgentProfile) -> Callable[[Machine], metering.Meter]:
+        whose = Used(
+            repository=self._app.repository_id,
+            clone=self._clone.id,
+            name=self._clone.name,
+            agent=agent.name,
+            session=self._session,
+            credential=self._credential,
+        )
+        return lambda machine: metering.Meter(machine, agent, whose)
