@@ -16,11 +16,13 @@ from pathlib import Path
 from khlone import process
 
 #: Only files that hold one of these words are read closely: nothing else is asked about.
-_INTERESTING = rb"(?i)khlone|include|gpgsign|workers"
+_INTERESTING = rb"(?i)khlone|include|gpgsign|workers|email"
 _SECTION = rb'\[([A-Za-z0-9.-]+)(?: "([^"\\]*)")?\]'
 _ENTRY = rb"([A-Za-z][A-Za-z0-9-]*)[ \t]*(?:=[ \t]*([^\"\\#;]*))?"
 #: Sections whose keys are asked about; `include` and `includeIf` bring other files along.
-_ASKED = (b"khlone", b"commit", b"checkout")
+_ASKED = (b"khlone", b"commit", b"checkout", b"user", b"author")
+#: Of these sections only the address is asked about: a name may be written in any way.
+_ADDRESS_ONLY = ("user.", "author.")
 
 
 def read(
@@ -103,6 +105,8 @@ def _parsed(content: bytes) -> list[tuple[str, str]] | None:
             below = b"" if section[2] is None else section[2] + b"."
             prefix = os.fsdecode(section[1].lower() + b"." + below) if asked else None
         elif prefix is not None:
+            if prefix in _ADDRESS_ONLY and not text.lower().startswith(b"email"):
+                continue
             entry = re.fullmatch(_ENTRY, text)
             if entry is None:
                 return None

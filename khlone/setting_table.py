@@ -242,6 +242,12 @@ SETTINGS = (
         doc="Whether of several clones that fail only together the first in the queue lands all the same.",
     ),
     Setting(
+        key="squash.template",
+        kind=Kind.TEXT,
+        doc="What the commit of a squashed clone says. {message} is what it would say without it; there are "
+        "{subjects}, {messages}, {branch}, {name}, {target} and {count} too. Co-authors and sign-offs are added.",
+    ),
+    Setting(
         key="limits.sessions",
         kind=Kind.COUNT,
         doc="How many sessions of this user may run at once on this machine; the others wait in line.",

@@ -74,6 +74,7 @@ class Settings:
     broken: Sequence[KhloneError] = ()
     gpg_sign: bool = False
     has_checkout_workers: bool = False
+    author_address: str | None = None
 
     def require_whole(self) -> None:
         """Raise what keeps a file from being read: for whatever must not go by half of the settings."""
@@ -123,6 +124,11 @@ class Settings:
     def first_lands(self) -> bool:
         """Whether of several clones that fail only together the first in the queue lands all the same."""
         return self.value("merge.firstlands") is True
+
+    @property
+    def squash_template(self) -> str | None:
+        """What the commit of a squashed clone says instead of what khlone would say."""
+        return self._text("squash.template")
 
     @property
     def allow_network_file_system(self) -> bool:
@@ -230,6 +236,10 @@ def load(
     return reader.settings()
 
 
+#: Where the address of whoever commits stands, the first that is set counts.
+_ADDRESSES = ("GIT_AUTHOR_EMAIL", "author.email", "user.email")
+
+
 class _Reader:
     """Collects values, those of higher precedence later."""
 
@@ -239,6 +249,7 @@ class _Reader:
         self._left_out: list[tuple[str, Origin]] = []
         self._broken: list[KhloneError] = []
         self._gpg_sign = self._has_workers = False
+        self._addresses: dict[str, str] = {}
 
     def settings(self) -> Settings:
         """What was collected."""
@@ -249,6 +260,7 @@ class _Reader:
             broken=self._broken,
             gpg_sign=self._gpg_sign,
             has_checkout_workers=self._has_workers,
+            author_address=next((self._addresses[key] for key in _ADDRESSES if self._addresses.get(key)), None),
         )
 
     def take_file(self, path: Path, source: Source) -> None:
@@ -265,6 +277,7 @@ class _Reader:
 
     def take_environment(self, environment: Mapping[str, str]) -> None:
         """The variables that stand for settings; an empty one counts where empty means something."""
+        self._addresses["GIT_AUTHOR_EMAIL"] = environment.get("GIT_AUTHOR_EMAIL", "")
         for setting in setting_table.SETTINGS:
             value = None if setting.variable is None else environment.get(setting.variable)
             if value is not None and (value or setting.kind is setting_table.Kind.WORDS):
@@ -278,6 +291,8 @@ class _Reader:
             self._gpg_sign = bool(setting_table.as_bool(value))
         elif key == "checkout.workers":
             self._has_workers = True
+        elif key in _ADDRESSES:
+            self._addresses[key] = value
 
     def _take(self, key: str, value: str, origin: Origin) -> None:
         setting = setting_table.find(key)

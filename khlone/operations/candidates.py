@@ -13,25 +13,9 @@ from collections.abc import Sequence
 from khlone.app import App
 from khlone.errors import MergeConflict, NotFastForward, NothingToMerge, UnrelatedHistories
 from khlone.model import Candidate, CloneRecord, Strategy
-from khlone.operations import replay, resolutions
+from khlone.operations import messages, replay, resolutions
 from khlone.operations.integration import KHLONE_IDENTITY
 from khlone.repository import failure
-from khlone.values import dataclass
-
-_MOST_SUBJECTS = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Commit:
-    """A commit of the branch that the target lacks."""
-
-    is_merge: bool
-    message: str
-
-    @property
-    def subject(self) -> str:
-        """The first paragraph as one line, as git has it."""
-        return " ".join(self.message.split("\n\n", 1)[0].split("\n"))
 
 
 def build(app: App, clone: CloneRecord, target: str, old: str, source: str, strategy: Strategy) -> Candidate:
@@ -52,13 +36,20 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
         if not commits:
             raise NothingToMerge(clone.name, target)
         tree, resolved_by = _resolved_tree(app, clone, target, old, source, squashed)
-        message = _with_resolver(app, _squash_message(clone, commits), resolved_by)
+        said = messages.squash_message(
+            clone,
+            target,
+            commits,
+            template=app.settings.squash_template,
+            own_address=app.settings.author_address,
+        )
+        message = _with_resolver(app, said, resolved_by)
         oid = app.repository.commit_tree(tree, [old], message, sign=app.settings.gpg_sign)
     else:
         if not _count(app, source, bounds):
             raise NothingToMerge(clone.name, target)
         tree, resolved_by = _resolved_tree(app, clone, target, old, source, squashed)
-        message = _with_resolver(app, _merge_message(clone, target), resolved_by)
+        message = _with_resolver(app, messages.merge_message(clone, target), resolved_by)
         oid = app.repository.commit_tree(tree, [old, source], message, sign=app.settings.gpg_sign)
     return Candidate(
         clone=clone.name,
@@ -115,7 +106,7 @@ def _count(app: App, source: str, bounds: Sequence[str]) -> int:
     return int(app.repository.git("rev-list", "--count", source, *bounds).text)
 
 
-def _commits(app: App, source: str, bounds: Sequence[str]) -> list[_Commit]:
+def _commits(app: App, source: str, bounds: Sequence[str]) -> list[messages.Said]:
     """Every commit of the branch that the bounds do not reach, oldest first."""
     shown = app.repository.git(
         "rev-list",
@@ -123,14 +114,14 @@ def _commits(app: App, source: str, bounds: Sequence[str]) -> list[_Commit]:
         "--topo-order",
         "--no-commit-header",
         "--encoding=UTF-8",
-        "--format=%P%n%B%x00",
+        "--format=%P%n%an <%ae>%n%B%x00",
         source,
         *bounds,
     )
     found = []
     for record in shown.text.split("\0\n")[:-1]:
-        parents, _, message = record.partition("\n")
-        found.append(_Commit(is_merge=" " in parents, message=message.strip("\n")))
+        parents, author, message = record.split("\n", 2)
+        found.append(messages.Said(is_merge=" " in parents, author=author, message=message.strip("\n")))
     return found
 
 
@@ -205,18 +196,3 @@ def _with_resolver(app: App, message: str, plugin: str | None) -> str:
     given = message.encode(errors="surrogateescape")
     done = app.repository.git("interpret-trailers", "--no-divider", "--trailer", trailer, stdin=given)
     return done.text
-
-
-def _merge_message(clone: CloneRecord, target: str) -> str:
-    into = "" if target in ("main", "master") else f" into {target}"
-    return f"Merge branch '{clone.branch}'{into}\n"
-
-
-def _squash_message(clone: CloneRecord, commits: Sequence[_Commit]) -> str:
-    """One commit keeps its own message; several become a list of their subjects, oldest first."""
-    told = [commit for commit in commits if not commit.is_merge and commit.message]
-    if len(told) == 1:
-        return told[0].message + "\n"
-    listed = "".join(f"* {commit.subject}\n" for commit in told[:_MOST_SUBJECTS])
-    more = f"* and {len(told) - _MOST_SUBJECTS} more\n" if len(told) > _MOST_SUBJECTS else ""
-    return f"Squash branch '{clone.branch}' ({len(commits)} commits)\n\n{listed}{more}"

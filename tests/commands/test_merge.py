@@ -119,6 +119,66 @@ def test_squashing_several_commits_lists_their_subjects(
     )
 
 
+def test_squashing_keeps_whoever_else_wrote_and_signed_it_off(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    path = new(khlone, project, "a")
+    commit(path, {"1.txt": "1\n"}, "first\n\nSigned-off-by: Test Author <author@example.invalid>")
+    commit(path, {"2.txt": "2\n"}, "second\n\nWith a body.\n\nCo-Authored-By: Third <third@example.invalid>")
+    other = ("-c", "user.name=Agent", "-c", "user.email=agent@example.invalid")
+    git(*other, "commit", "-q", "--allow-empty", "-m", "third", "--author=Agent <agent@example.invalid>", cwd=path)
+    git(*other, "commit", "-q", "--allow-empty", "-m", "fourth", "--author=Agent <agent@example.invalid>", cwd=path)
+
+    merge(khlone, project, "a", "--squash")
+
+    assert message(git, project, "main") == (
+        "Squash branch 'a' (4 commits)\n\n* first\n* second\n* third\n* fourth\n\n"
+        "Signed-off-by: Test Author <author@example.invalid>\n"
+        "Co-Authored-By: Third <third@example.invalid>\n"
+        "Co-authored-by: Agent <agent@example.invalid>\n"
+    )
+
+
+def test_one_commit_of_somebody_else_names_them_behind_its_own_trailers(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    path = new(khlone, project, "a")
+    commit(path, {"1.txt": "1\n"}, "one\n\nFixes: 7")
+    git("commit", "-q", "--amend", "--no-edit", "--author=Agent <agent@example.invalid>", cwd=path)
+
+    merge(khlone, project, "a", "--squash")
+
+    assert message(git, project, "main") == "one\n\nFixes: 7\nCo-authored-by: Agent <agent@example.invalid>\n"
+
+
+def test_a_template_says_what_a_squashed_commit_says(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    path = new(khlone, project, "a", "--branch", "topic/a")
+    commit(path, {"1.txt": "1\n"}, "first\n\nA body with {name}.")
+    commit(path, {"2.txt": "2\n"}, "second")
+    template = "{name}: {count} of {branch} to {target}\n\n{subjects}\n\n{messages}"
+    git("config", "khlone.squash.template", template, cwd=project)
+
+    merge(khlone, project, "a", "--squash")
+
+    assert message(git, project, "main") == (
+        "a: 2 of topic/a to main\n\n* first\n* second\n\nfirst\n\nA body with {name}.\n\nsecond\n"
+    )
+
+
+def test_a_placeholder_that_stands_for_nothing_holds_the_squash(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    git("config", "khlone.squash.template", "{subject}", cwd=project)
+    before = refs(git, project)
+
+    done = khlone("merge", "a", "--squash", "--json", cwd=project)
+
+    assert done.code != 0
+    assert "{subject} stands for nothing" in done.out
+    assert refs(git, project) == before
+
+
 def test_a_fast_forward_lands_the_very_commit(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
     path = worked(khlone, commit, project, "a", {"a.txt": "a\n"})
 
