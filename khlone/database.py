@@ -64,10 +64,18 @@ def _keep_for_ever() -> None:
 
 
 class Database:
-    """A SQLite file with a schema that `migrations` build, one script for each version."""
+    """A SQLite file with a schema that `migrations` build, one script for each version; `what` it is, for people."""
 
-    def __init__(self, path: Path, migrations: Sequence[str], *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        path: Path,
+        migrations: Sequence[str],
+        *,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        what: str = "the registry",
+    ) -> None:
         self.path = path
+        self._what = what
         self._migrations = migrations
         self._busy_timeout_s = busy_timeout_s
         self._local = threading.local()
@@ -231,7 +239,7 @@ class Database:
             text = str(error)
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
                 waited = time.monotonic() - started if started is not None else self._busy_timeout_s
-                raise Locked("the registry", self._holder(), waited) from error
+                raise Locked(self._what, self._holder(), waited) from error
             if name == "SQLITE_FULL":
                 raise NoSpace(self.path, text) from error
             if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH", "SQLITE_IOERR")):

@@ -93,7 +93,7 @@ class Machine:
         self.folder = folder
         self._here = here
         self._lives = lives
-        self._database = Database(folder / DATABASE_FILE, MIGRATIONS)
+        self._database = Database(folder / DATABASE_FILE, MIGRATIONS, what="the machine database")
 
     @property
     def exists(self) -> bool:

@@ -243,6 +243,8 @@ def end_processes(processes: Iterable[FoundProcess], *, grace_s: float = TERM_GR
         for process, _ in wanted:
             with contextlib.suppress(psutil.Error, OSError):
                 process.send_signal(signal_number)
+                # One that is paused would not hear of it.
+                process.send_signal(signal.SIGCONT)
         deadline = time.monotonic() + grace_s
         while wanted := [(process, found) for process, found in wanted if _running(process)]:
             if time.monotonic() >= deadline:

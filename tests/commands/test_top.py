@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 from khlone import samples
 from khlone.samples import INTERVAL_S, KEPT, Sample, sparkline
 from tests.commands.steps import document, new, show
-from tests.commands.test_resources import MIB, Holders, alive
+from tests.commands.test_resources import MIB, Holders, alive, wait_for
 from tests.commands.test_resources import holders as holders
 from tests.support import KHLONE, Khlone
 
@@ -93,6 +94,35 @@ def test_keys_pause_let_go_on_and_stop_a_session(running: tuple[Path, int]) -> N
     assert not alive(pid)
     assert top.exitstatus == 0
     assert b"\x1b[?1049l" in top.before
+
+
+#: Says that it was told to end, before it does.
+ATTENTIVE = """
+import os, signal, sys
+def end(*_):
+    open(sys.argv[2] + ".heard", "w").close()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+with open(sys.argv[2], "w") as stream:
+    stream.write(str(os.getpid()))
+while True:
+    signal.pause()
+"""
+
+
+def test_a_paused_session_is_told_to_end_like_any_other(khlone: Khlone, repository: Path, holders: Holders) -> None:
+    path = new(khlone, repository, "one")
+    words = holders.arguments("paused", 0)
+    child = subprocess.Popen([sys.executable, "-c", ATTENTIVE, *words], cwd=path)
+    wait_for(lambda: bool((holders.folder / "paused").exists() and (holders.folder / "paused").read_text()))
+    os.kill(child.pid, signal.SIGSTOP)
+    wait_for(lambda: is_stopped(child.pid))
+
+    done = khlone("remove", "--force", "one", cwd=repository)
+    code = child.wait(timeout=60)
+
+    assert done.code == 0, done
+    assert (code, (holders.folder / "paused.heard").exists()) == (0, True)
 
 
 def test_show_has_the_course_of_memory_and_cpu(khlone: Khlone, running: tuple[Path, int]) -> None:
