@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -252,6 +253,41 @@ def test_who_is_killed_or_stopped_in_line_keeps_nobody_waiting(workers: Workers,
     workers.running["gone"].send_signal(signal.SIGCONT)
     ended = workers.running["gone"].wait(timeout=60)
     assert ended == {signal.SIGKILL: -9, signal.SIGSTOP: 0, signal.SIGTERM: 143}[number]
+    assert leases("id") == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_is_killed_at_random_the_rest_run_within_the_limit(workers: Workers, khlone: Khlone, seed: int) -> None:
+    limit(workers.repository, sessions=2)
+    names, chance = [f"w{number}" for number in range(8)], random.Random(seed)
+    for place, name in enumerate(names):
+        workers.start(name)
+        wait_for(lambda place=place: len(leases("id")) > place)  # type: ignore[misc]
+
+    def is_settled() -> bool:
+        states = [state for (state,) in leases("state")]
+        running = sum(1 if word == "start" else -1 for word, _, _ in workers.lines())
+        return running == 2 and states.count("running") == 2 and "starting" not in states
+
+    wait_for(is_settled)
+
+    for name in chance.sample(names, 4):
+        workers.running[name].kill()
+        workers.running.pop(name).wait()
+        for word, one, pid in workers.lines():
+            if (word, one) == ("start", name):
+                os.kill(int(pid), signal.SIGKILL)
+                wait_for(lambda pid=pid: not alive(int(pid)))  # type: ignore[misc]
+                with open(workers.folder / "log", "a") as log:
+                    log.write(f"end {name} {pid}\n")
+        # Who is killed between the start of its process and the note of it leaves one that nobody counts.
+        wait_for(is_settled)
+    codes = workers.end()
+
+    assert list(codes.values()) == [0] * 4
+    assert set(codes) <= set(workers.started())
+    assert workers.most() == 2
+    assert khlone("exec", "one", "--no-wait", "--", "true", cwd=workers.repository).code == 0
     assert leases("id") == []
 
 
