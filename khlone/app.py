@@ -197,12 +197,24 @@ class App:
 
     # -- the state folder
 
+    def require_outside(self) -> None:
+        """Raise NotPermitted in a sandbox or a container of a clone of this repository, where it is read-only."""
+        level = self.environment.get("KHLONE_ISOLATION")
+        place = self.state_dir if self.state_dir.exists() else self.location.common_dir
+        if level in ("sandbox", "container") and not os.access(place, os.W_OK):
+            raise NotPermitted(
+                f"khlone changes nothing from inside a {level}",
+                hint="ask the user, or call it outside: git, list, show and path work here",
+                inside=level,
+            )
+
     def prepare_state(self, *, mending: bool = False) -> None:
         """Make the state folder and its parts.
 
         Raises RepositoryUnsupported, NetworkFileSystem, NotPermitted or StateUnsafe, and, unless
         it is for `mending`, InvalidSetting for a settings file that cannot be read.
         """
+        self.require_outside()
         if not mending:
             self.settings.require_whole()
         if not self.repository.has_ref_files:

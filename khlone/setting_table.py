@@ -159,6 +159,21 @@ SETTINGS = (
         doc="From level `home` on: whether your `~/.ssh/config` counts in clones too.",
     ),
     Setting(
+        key="isolation.network",
+        kind=Kind.FLAG,
+        default="true",
+        sources=_OWN,
+        doc="In `sandbox` and `container`: whether there is a network.",
+    ),
+    Setting(
+        key="isolation.login",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        doc="In `sandbox` and `container`: whether agents share your login where they do outside, which lets them "
+        "write into the folder that it is in.",
+    ),
+    Setting(
         key="sync",
         kind=Kind.CHOICE,
         default="merge",

@@ -11,12 +11,18 @@ import pytest
 
 from tests import support
 
-#: What a test may want that a machine may lack. Only these may be skipped where skips are forbidden.
+#: What a test may want that a machine may lack. Only for these it is skipped.
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_root": (lambda: os.geteuid() == 0, "needs root"),
     "needs_strace": (support.has_strace, "needs strace"),
+    "needs_bubblewrap": (support.has_bubblewrap, "needs bubblewrap"),
+    "needs_podman": (support.has_podman, "needs podman and runc, and busybox-static"),
     "needs_git_254": (lambda: support.git_version() >= (2, 54), "needs git 2.54"),
 }
+
+
+#: Those of them that `.ci/run` installs: where skips are forbidden, that they are missing is a failure too.
+INSTALLED = frozenset({"needs_bubblewrap", "needs_podman"})
 
 
 def _skips_are_forbidden() -> bool:
@@ -47,7 +53,7 @@ def pytest_runtest_makereport(
     """Turn a skip into a failure where skips are forbidden, the tests with a marker of `NEEDS` aside."""
     report = yield
     is_expected_failure = hasattr(report, "wasxfail")
-    may_be_skipped = any(item.get_closest_marker(marker) for marker in NEEDS)
+    may_be_skipped = any(item.get_closest_marker(marker) for marker in NEEDS.keys() - INSTALLED)
     if report.skipped and not is_expected_failure and not may_be_skipped and _skips_are_forbidden():
         report.outcome = "failed"
         report.longrepr = f"skips are forbidden in this run, and this test was skipped: {_why(report.longrepr)}"

@@ -148,6 +148,16 @@ def has_strace() -> bool:
     return shutil.which("strace") is not None
 
 
+def has_bubblewrap() -> bool:
+    """Whether bubblewrap is there."""
+    return shutil.which("bwrap") is not None
+
+
+def has_podman() -> bool:
+    """Whether podman is there, with a runtime that needs no systemd, and what an image can be made of."""
+    return all(shutil.which(name) for name in ("podman", "runc", "busybox"))
+
+
 def git_version() -> tuple[int, int]:
     """Major and minor version of the git in use."""
     words = subprocess.run(["git", "--version"], capture_output=True, check=True, text=True).stdout.split()

@@ -120,7 +120,7 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
     """Resolve a request into names, paths and oids; changes nothing."""
     require_free_name(app, request.name)
     level = isolation.choose(app, request)
-    isolation.of(level).require(app)
+    isolation.of(level).require(app, is_new=True)
     agent = request.agent or app.settings.agent
     profile = agents.require_profile(app, agent)
     branch, base, owned = _branch_and_base(app, request)

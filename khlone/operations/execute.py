@@ -57,6 +57,7 @@ def execute(
     Raises NoSuchClone, CloneNotReady, CommandNotFound, Refusal or UsageError.
     """
     _require_command(command)
+    app.require_outside()
     app.settings.require_whole()
     prepared = _prepare(app, app.require_clone(name), command, is_foreground=not capture)
     with _place(app, prepared, wait=wait) as place:
@@ -87,6 +88,7 @@ def execute_all(
     result; so have those that were not begun after a failure, with `fail_fast`.
     """
     _require_command(command)
+    app.require_outside()
     app.settings.require_whole()
     clones = app.registry.clones() if app.has_registry else []
     everywhere = _Everywhere(app, clones, command, fail_fast=fail_fast, wait=wait, ended=ended)

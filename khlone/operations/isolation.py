@@ -42,8 +42,8 @@ class Start:
 class Level(Protocol):
     """One level of isolation."""
 
-    def require(self, app: App) -> None:
-        """Raise IsolationMissing, or what else keeps this level from working here."""
+    def require(self, app: App, *, is_new: bool = False) -> None:
+        """Raise IsolationMissing, or what else keeps this level from working; looked at closely for a new clone."""
 
     def prepare(self, app: App, clone: CloneRecord) -> None:
         """Make what the level needs in the clone's private folder, as far as it is not there."""
@@ -61,8 +61,8 @@ class Level(Protocol):
 class _Config:
     """The config dir alone: nothing else is changed."""
 
-    def require(self, app: App) -> None:
-        del app
+    def require(self, app: App, *, is_new: bool = False) -> None:
+        del app, is_new
 
     def prepare(self, app: App, clone: CloneRecord) -> None:
         del app, clone
@@ -83,9 +83,13 @@ def of(isolation: Isolation) -> Level:
     """The level of that name."""
     if isolation is Isolation.CONFIG:
         return _Config()
-    from khlone.operations import isolation_home
+    if isolation is Isolation.HOME:
+        from khlone.operations import isolation_home
 
-    return isolation_home.Home()
+        return isolation_home.Home()
+    from khlone.operations import isolation_sandbox
+
+    return isolation_sandbox.Sandbox()
 
 
 def choose(app: App, request: NewRequest) -> Isolation:

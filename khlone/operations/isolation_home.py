@@ -21,7 +21,7 @@ from pathlib import Path
 from khlone import files, process
 from khlone.app import App
 from khlone.errors import InvalidSetting
-from khlone.model import CloneRecord
+from khlone.model import CloneRecord, Isolation
 from khlone.operations import agents
 from khlone.operations.isolation import MOVED, Start
 from khlone.values import dataclass
@@ -46,7 +46,7 @@ CACHES: Mapping[str, Cache] = {
     "go": Cache(in_home=("go/pkg/mod",), in_cache=("go-build",), variables=("GOPATH", "GOMODCACHE", "GOCACHE")),
 }
 #: Keys of git whose value is a path, in which git puts HOME for `~/`: the user's is meant, not the clone's.
-_PATHS = frozenset(
+PATHS = frozenset(
     {
         "commit.template",
         "core.attributesfile",
@@ -64,8 +64,9 @@ _PATHS = frozenset(
 class Home:
     """Level `home`."""
 
-    def require(self, app: App) -> None:
+    def require(self, app: App, *, is_new: bool = False) -> None:
         """Nothing is needed, but settings that can be used."""
+        del is_new
         caches(app)
         links(app)
 
@@ -77,7 +78,7 @@ class Home:
             for folder in (home, home / ".config", home / ".cache", home / ".local", home / ".ssh"):
                 files.make_private_dir(folder)
             self._write_ssh_config(app, home, user)
-            self._write_git_config(home, user)
+            self._write_git_config(home, user, collects=clone.isolation is Isolation.HOME)
             if user.config is not None:
                 _link(user.config / "khlone", home / ".config/khlone")
             for place, target in shared(app, user).items():
@@ -124,7 +125,7 @@ class Home:
         lines.append("Include /etc/ssh/ssh_config")
         files.write_new(place, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"), durable=False)
 
-    def _write_git_config(self, home: Path, user: User) -> None:
+    def _write_git_config(self, home: Path, user: User, *, collects: bool) -> None:
         place = home / ".gitconfig"
         if files.exists(place):
             return
@@ -137,6 +138,9 @@ class Home:
             section, _, name = key.rpartition(".")
             kind, dot, below = section.partition(".")
             lines += [f"[{kind} {_git_quoted(below)}]" if dot else f"[{kind}]", f"\t{name} = {_git_quoted(value)}"]
+        if not collects:
+            # Collecting garbage writes where such clones may not.
+            lines += ["[gc]", "\tauto = 0", "[maintenance]", "\tauto = false"]
         content = "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
         files.write_new(place, content, durable=False)
 
@@ -224,7 +228,7 @@ def _of_user(user: User) -> Iterator[tuple[str, str]]:
     pairs = [item.partition("\n")[::2] for item in done.text.split("\0") if item] if done.status == 0 else []
     for key, value in pairs:
         is_include = key == "include.path" or (key.startswith("includeif.") and key.endswith(".path"))
-        if value.startswith("~/") and (key in _PATHS or is_include):
+        if value.startswith("~/") and (key in PATHS or is_include):
             yield key.replace(":~/", f":{user.home}/"), f"{user.home}{value[1:]}"
     known = {key for key, _ in pairs}
     for key, name in (("core.excludesfile", "ignore"), ("core.attributesfile", "attributes")):
