@@ -166,6 +166,43 @@ SETTINGS = (
         doc="In `sandbox` and `container`: whether there is a network.",
     ),
     Setting(
+        key="isolation.image",
+        kind=Kind.TEXT,
+        sources=_OWN,
+        doc="In `container`: the image, with git and the agent in it; it is never fetched by khlone.",
+    ),
+    Setting(
+        key="isolation.engine",
+        kind=Kind.CHOICE,
+        choices=("podman", "docker"),
+        sources=_OWN,
+        doc="In `container`: what runs it; without it podman, else docker.",
+    ),
+    Setting(
+        key="isolation.memory",
+        kind=Kind.SIZE,
+        sources=_OWN,
+        doc="In `container`: how much memory one command may use; beyond that it is killed.",
+    ),
+    Setting(
+        key="isolation.cpus",
+        kind=Kind.TEXT,
+        sources=_OWN,
+        doc="In `container`: how many processors' time one command may use, such as 1.5.",
+    ),
+    Setting(
+        key="isolation.processes",
+        kind=Kind.COUNT,
+        sources=_OWN,
+        doc="In `container`: how many processes one command may have.",
+    ),
+    Setting(
+        key="isolation.options",
+        kind=Kind.WORDS,
+        sources=_OWN,
+        doc="In `container`: more options for `podman run` or `docker run`.",
+    ),
+    Setting(
         key="isolation.login",
         kind=Kind.FLAG,
         default="false",

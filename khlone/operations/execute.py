@@ -370,7 +370,7 @@ def _recorded(
     try:
         yield running
     finally:
-        prepared.level.ended(app, prepared.asked)
+        prepared.level.ended(app, prepared.asked, running.status)
         with excluding:
             running.ended()
 

@@ -54,8 +54,8 @@ class Level(Protocol):
     def wrap(self, app: App, start: Start) -> Start:
         """The process to start instead, so that `start` runs at this level; raises when it cannot."""
 
-    def ended(self, app: App, start: Start) -> None:
-        """Clean up after a process that `wrap` gave, however it ended; called once its end is known."""
+    def ended(self, app: App, start: Start, status: int | None) -> None:
+        """Clean up after a process that `wrap` gave; `status` is negative for a signal, `None` for an unknown end."""
 
 
 class _Config:
@@ -75,8 +75,8 @@ class _Config:
         del app
         return start
 
-    def ended(self, app: App, start: Start) -> None:
-        del app, start
+    def ended(self, app: App, start: Start, status: int | None) -> None:
+        del app, start, status
 
 
 def of(isolation: Isolation) -> Level:
@@ -87,9 +87,13 @@ def of(isolation: Isolation) -> Level:
         from khlone.operations import isolation_home
 
         return isolation_home.Home()
-    from khlone.operations import isolation_sandbox
+    if isolation is Isolation.SANDBOX:
+        from khlone.operations import isolation_sandbox
 
-    return isolation_sandbox.Sandbox()
+        return isolation_sandbox.Sandbox()
+    from khlone.operations import isolation_container
+
+    return isolation_container.Container()
 
 
 def choose(app: App, request: NewRequest) -> Isolation:

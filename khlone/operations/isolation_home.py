@@ -105,9 +105,9 @@ class Home:
         del app
         return start
 
-    def ended(self, app: App, start: Start) -> None:
+    def ended(self, app: App, start: Start, status: int | None) -> None:
         """Nothing is left of it."""
-        del app, start
+        del app, start, status
 
     def _write_ssh_config(self, app: App, home: Path, user: User) -> None:
         place = home / ".ssh/config"

@@ -14,7 +14,7 @@ import enum
 import os
 import pwd
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from khlone import config_dir, files, process
@@ -81,7 +81,7 @@ def of(app: App, start: Start) -> Places:
     if app.settings.value("isolation.login") is True:
         _credentials(start.profile, found)
     agent = start.variables.get("SSH_AUTH_SOCK", "")
-    if os.path.isabs(agent) and found.is_hidden(Path(agent)):
+    if os.path.isabs(agent):
         found.add(Access.READ, Path(agent))
     # Last, when it is known what lies in sight: a folder that is laid over one has its name.
     others = [other.path for other in app.registry.clones() if other.id != clone.id]
@@ -103,6 +103,22 @@ def programs(start: Start, found: Places) -> None:
     for entry in entries:
         if entry not in hidden and found.is_hidden(entry):
             found.add(Access.READ, entry)
+
+
+def find_program(app: App, name: str) -> str | None:
+    """A program on the PATH of the caller, entries that are no absolute paths aside."""
+    for entry in app.environment.get("PATH", os.defpath).split(os.pathsep):
+        found = os.path.join(entry, name)
+        if os.path.isabs(entry) and os.path.isfile(found) and os.access(found, os.X_OK):
+            return found
+    return None
+
+
+def without_store(app: App, start: Start) -> Mapping[str, str]:
+    """The variables, without those that lead to a login that is not shared with clones of this level."""
+    if app.settings.value("isolation.login") is True:
+        return start.variables
+    return {name: value for name, value in start.variables.items() if name not in start.profile.credential_variables}
 
 
 def _real(path: Path) -> Path:

@@ -36,7 +36,7 @@ class Sandbox:
     def require(self, app: App, *, is_new: bool = False) -> None:
         """Raise IsolationMissing where there is no bubblewrap, or, for a new clone, where it does not work."""
         self._home.require(app, is_new=is_new)
-        bwrap = find_program(app, "bwrap")
+        bwrap = isolation_places.find_program(app, "bwrap")
         if bwrap is None:
             raise IsolationMissing(
                 _LEVEL,
@@ -61,7 +61,7 @@ class Sandbox:
 
     def wrap(self, app: App, start: Start) -> Start:
         """The command within bwrap; raises CommandNotFound, or IsolationMissing."""
-        bwrap = find_program(app, "bwrap") or "bwrap"
+        bwrap = isolation_places.find_program(app, "bwrap") or "bwrap"
         if not os.access(start.argv[0], os.X_OK):
             raise CommandNotFound(start.argv[0], "no such file or directory")
         places = isolation_places.of(app, start)
@@ -78,27 +78,11 @@ class Sandbox:
         for path in hidden:
             argv += ["--remount-ro", os.fspath(path)]
         argv += ["--chdir", os.fspath(start.clone.path), "--", *start.argv]
-        return values.replace(start, argv=argv, variables=without_store(app, start))
+        return values.replace(start, argv=argv, variables=isolation_places.without_store(app, start))
 
-    def ended(self, app: App, start: Start) -> None:
+    def ended(self, app: App, start: Start, status: int | None) -> None:
         """All of it ends with bwrap."""
-        del app, start
-
-
-def find_program(app: App, name: str) -> str | None:
-    """A program on the PATH of the caller, entries that are no absolute paths aside."""
-    for entry in app.environment.get("PATH", os.defpath).split(os.pathsep):
-        found = os.path.join(entry, name)
-        if os.path.isabs(entry) and os.path.isfile(found) and os.access(found, os.X_OK):
-            return found
-    return None
-
-
-def without_store(app: App, start: Start) -> Mapping[str, str]:
-    """The variables, without those that lead to a login that is not shared with clones of this level."""
-    if app.settings.value("isolation.login") is True:
-        return start.variables
-    return {name: value for name, value in start.variables.items() if name not in start.profile.credential_variables}
+        del app, start, status
 
 
 def _mount(path: Path, access: Access) -> list[str]:

@@ -1,0 +1,220 @@
+"""Level `container`: the walls of `sandbox` in an image, with limits, and nothing left of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.commands.steps import footprint, new, refused, show
+from tests.isolation import images
+from tests.isolation.steps import PATIENCE_S, hashes, run, said
+from tests.support import KHLONE, Git, Khlone
+
+pytestmark = pytest.mark.needs_podman
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Mapping[str, str]]:
+    """The variables by which podman finds the image."""
+    with images.made() as found:
+        yield found
+
+
+@pytest.fixture
+def prepared(repository: Path, git: Git, engine: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository whose clones may run in containers; none is left at the end."""
+    for name, value in engine.items():
+        monkeypatch.setenv(name, value)
+    git("config", "khlone.isolation.image", images.NAME, cwd=repository)
+    yield repository
+    assert images.containers(engine) == []
+
+
+@pytest.fixture
+def clone(khlone: Khlone, prepared: Path) -> Path:
+    """The worktree of a clone in a container, beside another one."""
+    new(khlone, prepared, "other")
+    return new(khlone, prepared, "one", "--isolate", "container")
+
+
+def test_work_goes_on_as_the_same_user_at_the_same_place(khlone: Khlone, prepared: Path, clone: Path, git: Git) -> None:
+    told = said(
+        khlone,
+        prepared,
+        "one",
+        "set -e; pwd; id -u; echo 'test $(cat src/app.py | wc -l) = 2' >check.sh; git add .; git commit -q -m work; "
+        "git switch -q -c aside; git switch -q one; sh check.sh; echo x >/tmp/x; cat /tmp/x; git status --porcelain",
+    )
+
+    assert told.splitlines() == [str(clone), str(os.geteuid()), "x"]
+    assert git("log", "-1", "--format=%s %an", "one", cwd=prepared).strip() == "work Test Author"
+    assert (clone / "check.sh").stat().st_uid == os.geteuid()
+    assert khlone("merge", "one", cwd=prepared).code == 0
+
+
+def test_what_a_local_remote_has_is_fetched(khlone: Khlone, prepared: Path, git: Git, tmp_path: Path) -> None:
+    there = Path(os.environ["HOME"]) / "there.git"
+    git("clone", "-q", "--bare", str(prepared), str(there), cwd=tmp_path)
+    git("branch", "news", cwd=there)
+    git("remote", "add", "there", str(there), cwd=prepared)
+    git("config", "khlone.isolation.links", "there.git", cwd=prepared)
+    new(khlone, prepared, "one", "--isolate", "container")
+
+    told = said(khlone, prepared, "one", "git fetch -q there; git branch -r")
+
+    assert "there/news" in told
+
+
+def test_nothing_outside_can_be_written_or_seen(khlone: Khlone, prepared: Path, clone: Path) -> None:
+    home, common = Path(os.environ["HOME"]), prepared / ".git"
+    (home / "secret").write_text("canary")
+    other = show(khlone, prepared, "other")
+    admin = next((common / "worktrees").glob("one-*"))
+    said(khlone, prepared, "one", "true")
+    before = hashes(home), hashes(prepared), hashes(Path(other["path"])), hashes(Path(other["config_dir"]))
+    places = [
+        prepared / "planted",
+        common / "hooks/post-commit",
+        common / "config",
+        common / "HEAD",
+        common / "commondir",
+        common / "rebase-merge",
+        common / "worktrees/planted",
+        admin / "commondir",
+        admin / "gitdir",
+        admin / "config.worktree",
+        clone / ".git",
+    ]
+    unseen = [
+        home / "secret",
+        Path(other["path"]) / "README.md",
+        Path(other["config_dir"]),
+        Path("/etc/debian_version"),
+    ]
+
+    script = "; ".join(f"echo planted 2>/dev/null >{shlex.quote(str(place))} && echo {place}" for place in places)
+    script += "; " + "; ".join(f"test -e {place} && echo {place}" for place in unseen)
+    script += f"; mount -o remount,rw {prepared} 2>/dev/null && echo remounted; ls -d /proc/[0-9]* | wc -l"
+    script += f"; echo planted >{home}/planted; mkdir -p {other['path']} && echo planted >{other['path']}/planted"
+    told = said(khlone, prepared, "one", f"{script}; exit 0")
+
+    assert int(told) < 10
+    after = hashes(home), hashes(Path(other["path"])), hashes(Path(other["config_dir"]))
+    assert after == (before[0], *before[2:])
+    changed = {path for path, digest in hashes(prepared).items() if before[1].get(path) != digest}
+    assert {path for path in changed if not path.startswith(".git/khlone/")} == set()
+
+
+def test_limits_hold(khlone: Khlone, prepared: Path, clone: Path, git: Git) -> None:
+    git("config", "khlone.isolation.memory", "64M", cwd=prepared)
+    git("config", "khlone.isolation.processes", "20", cwd=prepared)
+
+    eaten = run(khlone, prepared, "one", "head -c 200000000 /dev/zero | tail -c 200000000 | wc -c")
+    many = "i=0; while [ $i -lt 40 ]; do sleep 30 & i=$(expr $i + 1); done; kill $(jobs -p); echo all"
+    forked = run(khlone, prepared, "one", many)
+
+    assert eaten["stdout"].strip() != "200000000"
+    assert "all" not in forked["stdout"]
+    assert "fork" in forked["stderr"]
+
+
+def test_there_is_no_network_where_the_settings_say_so(khlone: Khlone, prepared: Path, clone: Path, git: Git) -> None:
+    with_network = said(khlone, prepared, "one", "readlink /proc/self/ns/net")
+
+    git("config", "khlone.isolation.network", "false", cwd=prepared)
+
+    assert with_network == os.readlink("/proc/self/ns/net")
+    assert said(khlone, prepared, "one", "readlink /proc/self/ns/net") != with_network
+
+
+def test_a_key_reaches_the_command_and_no_list_of_arguments(khlone: Khlone, prepared: Path, tmp_path: Path) -> None:
+    new(khlone, prepared, "one", "--isolate", "container", "--agent", "claude")
+    (tmp_path / "key").write_text("sk-canary-4711")
+    (tmp_path / "key").chmod(0o600)
+    assert khlone("agents", "key", "one", "--file", str(tmp_path / "key"), cwd=prepared).code == 0
+    argv = [str(KHLONE), "exec", "one", "--", "sh", "-c", "echo $ANTHROPIC_API_KEY; echo $OTHER; cat"]
+
+    with subprocess.Popen(
+        argv, cwd=prepared, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "OTHER": "kept outside"}
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        told = child.stdout.readline(), child.stdout.readline()
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        child.stdin.close()
+
+    assert told == (b"sk-canary-4711\n", b"\n")
+    assert any(b"khlone-test" in line for line in lines)
+    assert not any(b"sk-canary-4711" in line for line in lines)
+
+
+def test_the_container_goes_with_its_command_when_that_is_ended(
+    khlone: Khlone, prepared: Path, clone: Path, engine: Mapping[str, str]
+) -> None:
+    argv = [
+        str(KHLONE),
+        "exec",
+        "one",
+        "--json",
+        "--",
+        "sh",
+        "-c",
+        "trap '' TERM INT; echo up >up; while :; do sleep 1; done",
+    ]
+    with subprocess.Popen(argv, cwd=prepared, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (clone / "up").exists():
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=PATIENCE_S)
+
+    assert child.returncode in (143, -signal.SIGTERM)
+    assert images.containers(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("khlone.isolation.image", "localhost/khlone-none:latest"), "has no image localhost/khlone-none"),
+        (("khlone.isolation.image", ""), "no image is set"),
+    ],
+)
+def test_what_is_missing_is_told_in_a_line_and_leaves_nothing_behind(
+    khlone: Khlone, prepared: Path, git: Git, change: tuple[str, str], says: str
+) -> None:
+    new(khlone, prepared, "other")
+    git("config", *change, cwd=prepared)
+    before = footprint(git, prepared)
+
+    done = khlone("new", "one", "--isolate", "container", "--json", cwd=prepared)
+
+    found = refused(done, "isolation-missing")
+    assert says in found["message"]
+    assert found["hint"]
+    assert footprint(git, prepared) == before
+
+
+def test_without_an_engine_nothing_is_left_behind(khlone: Khlone, prepared: Path, git: Git, tmp_path: Path) -> None:
+    new(khlone, prepared, "other")
+    before = footprint(git, prepared)
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "env", "sh"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+
+    done = khlone("new", "one", "--isolate", "container", "--json", cwd=prepared, env={"PATH": f"{tmp_path}/bin"})
+
+    found = refused(done, "isolation-missing")
+    assert "podman or docker is not on PATH" in found["message"]
+    assert "apt-get install podman" in found["hint"]
+    assert footprint(git, prepared) == before
