@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.harness import GIT, KHLONE, bench
 
-NAMES = ("create", "race", "merge", "dirty_target", "listing", "plugins", "hooks", "queue", "conflicts")
+NAMES = ("create", "race", "merge", "dirty_target", "listing", "plugins", "hooks", "queue", "conflicts", "isolation")
 
 
 def main(names: list[str]) -> int:
