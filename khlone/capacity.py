@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from khlone import procfs
 from khlone.values import dataclass
 
 MARKER = "KHLONE_ID"
@@ -115,8 +116,8 @@ def tree_bytes(roots: Iterable[int]) -> dict[int, int]:
     resident: dict[int, int] = {}
     with contextlib.suppress(OSError):
         for name in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stream:
-                fields = stream.read().rpartition(b")")[2].split()
+            with contextlib.suppress(OSError):
+                fields = procfs.stat_fields(name)
                 parents[int(name)], resident[int(name)] = int(fields[1]), int(fields[21])
     found = {root: 0 for root in roots if root in parents}
     page = os.sysconf("SC_PAGE_SIZE")
@@ -136,8 +137,7 @@ def count(pids: Iterable[int]) -> tuple[int | None, int | None]:
     seen = False
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{pid}/stat", "rb") as stream:
-                threads += int(stream.read().rpartition(b")")[2].split()[17])
+            threads += int(procfs.stat_fields(pid)[17])
             files += len(os.listdir(f"/proc/{pid}/fd"))
             seen = True
     return (threads, files) if seen else (None, None)
@@ -145,8 +145,8 @@ def count(pids: Iterable[int]) -> tuple[int | None, int | None]:
 
 def is_stopped(pid: int) -> bool:
     """Whether a process is stopped by a signal; False where that cannot be told."""
-    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as stream:
-        return stream.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    with contextlib.suppress(OSError, IndexError):
+        return procfs.stat_fields(pid)[0] in (b"T", b"t")
     return False
 
 
@@ -177,8 +177,7 @@ def _from_proc() -> Iterable[_Seen]:
         if not name.isdigit():
             continue
         try:
-            with open(f"/proc/{name}/stat", "rb") as stream:
-                fields = stream.read().rpartition(b")")[2].split()
+            fields = procfs.stat_fields(name)
         except OSError:
             continue
         if fields[0] in (b"Z", b"X"):

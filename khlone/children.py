@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from khlone import procfs
 from khlone.values import dataclass
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class Completed:
 def end_group(pid: int, *, grace_s: float = 2.0) -> None:
     """End the process group that `pid` leads: TERM, a grace for all of it, KILL. `pid` must be our unreaped child.
 
-    The grace is over once nobody of the group runs any more. Where the system tells
-    neither that nor the leader's end (macOS), it is waited out.
+    The grace is over once nobody of the group runs any more; where the system does not
+    list its processes (macOS) it is waited out.
     """
     try:
         os.killpg(pid, signal.SIGTERM)
@@ -77,9 +78,7 @@ def _is_alive(group: int) -> bool:
         return True
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
-            with open(f"/proc/{pid}/stat", "rb") as stream:
-                # After the name, which may hold anything: state, parent, group.
-                state, _, of = stream.read().rpartition(b")")[2].split()[:3]
+            state, _, of = procfs.stat_fields(pid)[:3]
             if int(of) == group and state not in (b"Z", b"X"):
                 return True
     return False

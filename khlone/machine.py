@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from khlone import bells, files
+from khlone import bells, files, flock
 from khlone.database import Database, raw
-from khlone.errors import Locked, RegistryCorrupt
+from khlone.errors import RegistryCorrupt
 from khlone.machine_schema import MIGRATIONS
 from khlone.model import ProcessIdentity, utc_now
 from khlone.values import dataclass
@@ -108,7 +108,7 @@ class Machine:
         try:
             self._database.connection()
         except RegistryCorrupt:
-            with locked(self.folder / "machine.lock", "the machine database"):
+            with flock.held(self.folder / "machine.lock", "the machine database", wait_s=_WAIT_S):
                 self._set_aside(told)
 
     def _set_aside(self, told: Callable[[str], None]) -> None:
@@ -407,26 +407,3 @@ def _lease(row: sqlite3.Row) -> Lease:
         owner=owner,
         child=child,
     )
-
-
-@contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """One process of this user at a time; raises Locked."""
-    import fcntl
-
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        started = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waited_s = time.monotonic() - started
-                if waited_s > _WAIT_S:
-                    raise Locked(what, "another khlone", waited_s) from None
-                time.sleep(0.1)
-        yield
-    finally:
-        os.close(descriptor)

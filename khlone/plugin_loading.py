@@ -41,9 +41,8 @@ class _Manager(pluggy.PluginManager):
         """The options of an implementation, `None` for any other name."""
         if isinstance(plugin, ModuleType):
             value = vars(plugin).get(name)
-            if isinstance(value, FunctionType) and not hasattr(value, f"{self.project_name}_impl"):
-                return None
-            if not isinstance(value, FunctionType | MethodType):
+            is_function = isinstance(value, FunctionType | MethodType)
+            if not is_function or not hasattr(value, f"{self.project_name}_impl"):
                 return None
         return super().parse_hookimpl_opts(plugin, name)
 

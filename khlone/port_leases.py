@@ -16,11 +16,11 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from khlone import files
-from khlone.errors import KhloneError, Locked, NoPorts
+from khlone import files, flock
+from khlone.errors import KhloneError, NoPorts
 from khlone.values import dataclass
 
 LEASE_FILE = "ports.json"
@@ -28,7 +28,6 @@ LOCK_FILE = "ports.lock"
 
 #: How long the lock is waited for; its holder binds and closes a few sockets.
 _WAIT_S = 60.0
-_POLL_S = 0.02
 _LOOPBACK = (("AF_INET", "127.0.0.1"), ("AF_INET6", "::1"))
 #: What a machine without that kind of address answers.
 _NO_SUCH_ADDRESS = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
@@ -81,7 +80,7 @@ def hold(state_dir: Path, folder: Path, *, repository: Path, among: range, count
     found = read(folder)
     if found is not None and found.repository == os.fspath(repository) and not _is_given_away(state_dir, folder, found):
         return found
-    with _locked(state_dir):
+    with flock.held(files.make_private_dir(state_dir) / LOCK_FILE, "the ports", wait_s=_WAIT_S):
         found = read(folder)
         if found is not None and _is_given_away(state_dir, folder, found):
             found = None
@@ -139,26 +138,3 @@ def is_free(port: int) -> bool:
             if error.errno not in _NO_SUCH_ADDRESS:
                 return False
     return True
-
-
-@contextlib.contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
-    """One process of this user at a time; raises Locked."""
-    import fcntl
-
-    path = files.make_private_dir(state_dir) / LOCK_FILE
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    try:
-        started = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waited_s = time.monotonic() - started
-                if waited_s > _WAIT_S:
-                    raise Locked("the ports", "another khlone", waited_s) from None
-                time.sleep(_POLL_S)
-        yield
-    finally:
-        os.close(descriptor)

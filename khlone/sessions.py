@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from khlone import procfs
 from khlone.model import ProcessIdentity
 from khlone.values import dataclass
 
@@ -69,14 +70,12 @@ def start_ticks(pid: int) -> int | None:
     if _proc_is_anothers():
         return None
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stream:
-            return _ticks(stream.read())
+        return _ticks(procfs.stat_fields(pid))
     except OSError:
         return None
 
 
-def _ticks(content: bytes) -> int | None:
-    fields = content.rpartition(b")")[2].split()
+def _ticks(fields: Sequence[bytes]) -> int | None:
     return None if len(fields) < 20 or fields[0] in (b"Z", b"X") else int(fields[19])
 
 
@@ -115,8 +114,7 @@ def may_live(owner: ProcessIdentity) -> bool:
     if _proc_is_anothers():
         return _answers(owner.pid)
     try:
-        with open(f"/proc/{owner.pid}/stat", "rb") as stream:
-            ticks = _ticks(stream.read())
+        ticks = _ticks(procfs.stat_fields(owner.pid))
     except OSError:
         # Gone, or not to be seen: there is no /proc, it shows one's own only, or no descriptor is free.
         return _answers(owner.pid)
@@ -160,8 +158,7 @@ def ancestors() -> list[int]:
         if _proc_is_anothers():
             return found
         try:
-            with open(f"/proc/{pid}/stat", "rb") as stream:
-                pid = int(stream.read().rpartition(b")")[2].split()[1])
+            pid = int(procfs.stat_fields(pid)[1])
         except (OSError, IndexError, ValueError):
             return found if os.path.exists("/proc/self/stat") else _ancestors_elsewhere()
     return found

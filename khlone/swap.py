@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from khlone import files
+from khlone import files, flock
 from khlone.errors import Locked
 
 #: How long another program's lock is waited for, in seconds.
@@ -28,7 +27,6 @@ WAIT_S = 15.0
 STALE_S = 10.0
 
 _POLL_S = 0.1
-_TURN_POLL_S = 0.01
 _TRIES = 8
 _SWAP_LINUX, _SWAP_MACOS, _AT_FDCWD = 2, 2, -100
 
@@ -48,29 +46,9 @@ def update(
     regular file, Locked when another program does not leave it alone.
     """
     real = Path(os.path.realpath(path))
-    with _turn(real.parent, path, wait_s):
+    # Two that take back at once would lose a third's change.
+    with flock.held(real.parent, str(path), wait_s=wait_s, is_folder=True, or_without=True):
         return _update(path, real, change, locks, most, wait_s)
-
-
-@contextlib.contextmanager
-def _turn(folder: Path, path: Path, wait_s: float) -> Iterator[None]:
-    """One khlone at a time exchanges files of a folder: two that take back at once would lose a third's change."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        started = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - started > wait_s:
-                    raise Locked(str(path), "another khlone", wait_s) from None
-                time.sleep(_TURN_POLL_S)
-            except OSError:
-                break  # A file system without locks: as before.
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _update(

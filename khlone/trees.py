@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping
 
+from khlone import procfs
 from khlone.values import dataclass
 
 #: System calls in which an event loop looks for what is ready, by machine: epoll_wait, epoll_pwait, poll, select.
@@ -113,8 +114,7 @@ def _children(pid: int) -> list[int]:
 
 def _process(pid: int) -> Process | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
+        fields = procfs.stat_fields(pid)
         state = fields[0].decode()
         if state in "ZX":
             return None

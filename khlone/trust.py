@@ -10,18 +10,16 @@ reset. Nobody can approve from within a session or a hook.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import stat
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from khlone import files
+from khlone import files, flock
 from khlone.config_dir import state_root
-from khlone.errors import KhloneError, Locked, NotPermitted, StateUnsafe
+from khlone.errors import KhloneError, NotPermitted, StateUnsafe
 from khlone.model import Location, utc_now
 from khlone.named_files import NamedFile
 from khlone.values import dataclass, field_names
@@ -34,7 +32,6 @@ _VERSION = 1
 _MOST_BYTES = 16 << 20
 #: Seconds that the lock, which is held for milliseconds, is waited for.
 _WAIT_S = 20.0
-_POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +183,8 @@ class Approvals:
         """The approvals to be changed; what they are at the end of the block is written."""
         with files.explained(self._path):
             files.make_private_dir(self._path.parent)
-            with self._locked():
+            lock = self._path.with_suffix(".lock")
+            with flock.held(lock, "the list of approvals", holder="another process", wait_s=_WAIT_S):
                 before = self.load()
                 approvals = dict(before)
                 yield approvals
@@ -194,25 +192,6 @@ class Approvals:
                     listed = [_as_json(one) for one in approvals.values()]
                     content = json.dumps({"version": _VERSION, "approvals": listed}, indent=1)
                     files.write_atomic(self._path, content.encode() + b"\n")
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        path = self._path.with_suffix(".lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-        try:
-            started = time.monotonic()
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    waited = time.monotonic() - started
-                    if waited > _WAIT_S:
-                        raise Locked("the list of approvals", "another process", waited) from None
-                    time.sleep(_POLL_S)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def is_of(approval: Approval, repository: Identity) -> bool:

@@ -394,7 +394,7 @@ def test_many_threads_run_programs_at_once() -> None:
 
 def test_many_programs_answer_by_their_place_and_only_so_many_run_at_once(tmp_path: Path) -> None:
     on = f"{tmp_path}/on"
-    code = f"echo x >{on}.$1; ls {on}.* 2>&- | wc -l; echo err$1 >&2; sleep 0.05; rm {on}.$1; exit $1"
+    code = f"echo x >{on}.$1; ls {on}.* 2>&- | wc -l; echo err$1 >&2; sleep 0.2; rm {on}.$1; exit $1"
     asked = [([SHELL, "-c", code, SHELL, str(number)], {"PATH": os.environ["PATH"]}) for number in range(8)]
 
     done = dict(process.run_many(asked, at_once=3, timeout_s=LONG_S))

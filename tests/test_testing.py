@@ -42,35 +42,34 @@ def test_the_template_is_installed_tested_and_takes_effect_in_under_twenty_lines
     assert len([line for line in (project + module).splitlines() if line.strip()]) < 20
 
 
-def test_the_templates_test_fails_without_the_plugin(tmp_path: Path) -> None:
-    write(tmp_path, {"test_no_tmp.py": blocks()[3][1]})
-
+def run_pytest(folder: Path, name: str) -> str:
+    """What pytest says of a test file, as an author would run it."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_no_tmp.py"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name],
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+    return done.stdout
 
-    assert "1 failed, 1 passed" in done.stdout, done.stdout
+
+def test_the_templates_test_fails_without_the_plugin(tmp_path: Path) -> None:
+    write(tmp_path, {"test_no_tmp.py": blocks()[3][1]})
+
+    said = run_pytest(tmp_path, "test_no_tmp.py")
+
+    assert "1 failed, 1 passed" in said, said
 
 
 def test_the_example_of_an_agent_without_an_account_passes(tmp_path: Path) -> None:
     (example,) = (text for kind, text in blocks() if kind == "python" and "khlone_loopback" in text)
     write(tmp_path, {"test_agent.py": example})
 
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_agent.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    said = run_pytest(tmp_path, "test_agent.py")
 
-    assert "1 passed" in done.stdout, done.stdout
+    assert "1 passed" in said, said
 
 
 def test_the_account_and_the_repository_are_the_tests_own(khlone_repository: Path, git: Git) -> None:

@@ -147,9 +147,11 @@ def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
         state = CloneState.READY
     beside = astray.find(app, record, entry) if record.state in _USABLE else None
     outside = escape.find(record) if beside is None else None
-    reason = record.reason if outside is None else f"while a session ran, {outside.told}"
+    reason = record.reason
     if beside is not None:
         reason = f"its worktree {beside.told}"
+    elif outside is not None:
+        reason = f"while a session ran, {outside.told}"
     return values.replace(clone, state=state, locked=locked, reason=reason)
 
 

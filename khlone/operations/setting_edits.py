@@ -6,22 +6,18 @@ is written, by one rename, while nobody else of khlone's writes into that folder
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from khlone import files, setting_files, setting_table
-from khlone.errors import InvalidSetting, KhloneError, Locked, StateUnsafe
+from khlone import files, flock, setting_files, setting_table
+from khlone.errors import InvalidSetting, KhloneError, StateUnsafe
 from khlone.setting_table import Kind
 
 #: Seconds that another change, which takes milliseconds, is waited for.
 _WAIT_S = 20.0
-_POLL_S = 0.05
 
 
 def with_value(text: str, key: str, value: object, path: Path) -> str:
@@ -62,7 +58,9 @@ def change(path: Path, changed: Callable[[str], str], *, mode: int) -> bool:
     """
     with files.explained(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _alone_in(path.parent):
+        with flock.held(
+            path.parent, str(path.parent), holder="another change of settings", wait_s=_WAIT_S, is_folder=True
+        ):
             before = files.read_regular(path)
             text = _decoded(before or b"", path)
             after = changed(text)
@@ -178,23 +176,3 @@ def _decoded(content: bytes, path: Path) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise InvalidSetting(str(path), "", str(error)) from error
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the kernel's lock on a folder, which leaves no file behind and ends with its holder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        started = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waited = time.monotonic() - started
-                if waited > _WAIT_S:
-                    raise Locked(str(folder), "another change of settings", waited) from None
-                time.sleep(_POLL_S)
-        yield
-    finally:
-        os.close(descriptor)

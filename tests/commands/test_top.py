@@ -16,20 +16,9 @@ import pytest
 from khlone import samples
 from khlone.samples import INTERVAL_S, KEPT, Sample, sparkline
 from tests.commands.steps import document, new, show
-from tests.commands.test_resources import MIB, Holders, alive, wait_for
+from tests.commands.test_resources import HOLDER, MIB, Holders, alive, wait_for
 from tests.commands.test_resources import holders as holders
 from tests.support import KHLONE, Khlone
-
-HOLDER = """
-import os, sys, time
-held = bytearray(int(sys.argv[1]))
-held[::4096] = b"x" * len(held[::4096])
-with open(sys.argv[2] + ".tmp", "w") as stream:
-    stream.write(str(os.getpid()))
-os.rename(sys.argv[2] + ".tmp", sys.argv[2])
-while not os.path.exists(sys.argv[3]):
-    time.sleep(0.05)
-"""
 
 
 @pytest.fixture

@@ -9,16 +9,20 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.commands.merging import release_main, worked
 from tests.commands.steps import document
 from tests.support import KHLONE, Commit, Git, Khlone
 
 #: How often a driver is killed; KHLONE_KILLS says another number.
-KILLS = int(os.environ.get("KHLONE_KILLS", "4"))
+KILLS = int(os.environ.get("KHLONE_KILLS") or (100 if os.environ.get("KHLONE_TORTURE") else 4))
+ROUND_S = 10
 SEED = int(os.environ.get("KHLONE_SEED", "1"))
 COMMITS_S = 0.5
 
 
+@pytest.mark.timeout(300 + ROUND_S * KILLS)
 def test_killed_drivers_and_a_target_that_moves_lose_nothing_and_land_nothing_twice_or_untested(
     khlone: Khlone, git: Git, commit: Commit, repository: Path
 ) -> None:
@@ -33,9 +37,17 @@ def test_killed_drivers_and_a_target_that_moves_lose_nothing_and_land_nothing_tw
     ended = threading.Event()
 
     def others_commit() -> None:
+        count = 0
         while not ended.wait(COMMITS_S):
-            made = git("commit-tree", "-p", "main", "-m", "theirs", "main^{tree}", cwd=repository).strip()
-            git("update-ref", "refs/heads/main", made, "main^{commit}", cwd=repository, check=False)
+            # Another tree each time: what was tested before it is not what lands after it.
+            count += 1
+            old = git("rev-parse", "main", cwd=repository).strip()
+            blob = git("hash-object", "-w", "--stdin", cwd=repository, input=f"{count}\n").strip()
+            listed = git("ls-tree", old, cwd=repository).splitlines(keepends=True)
+            kept = "".join(line for line in listed if not line.endswith("\ttheirs.txt\n"))
+            tree = git("mktree", cwd=repository, input=f"{kept}100644 blob {blob}\ttheirs.txt\n").strip()
+            made = git("commit-tree", "-p", old, "-m", "theirs", tree, cwd=repository).strip()
+            git("update-ref", "refs/heads/main", made, old, cwd=repository, check=False)
 
     other = threading.Thread(target=others_commit)
     other.start()
