@@ -7,6 +7,7 @@ alone costs more than a small git takes. One loop serves any number of children.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -144,15 +145,22 @@ class _Opened(Child):
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
         assert child.stdout is not None
         assert child.stderr is not None
-        super().__init__(
-            child.pid,
-            None if child.stdin is None else os.dup(child.stdin.fileno()),
-            (os.dup(child.stdout.fileno()), os.dup(child.stderr.fileno())),
-        )
-        for stream in (child.stdin, child.stdout, child.stderr):
+        given = None if child.stdin is None else child.stdin.fileno()
+        super().__init__(child.pid, given, (child.stdout.fileno(), child.stderr.fileno()))
+        self._child = child
+
+    def close_input(self) -> None:
+        """Let it read an end."""
+        self.input = None
+        if self._child.stdin is not None:
+            self._child.stdin.close()
+
+    def close(self) -> None:
+        """Close what is open of the pipes."""
+        self.close_input()
+        for stream in (self._child.stdout, self._child.stderr):
             if stream is not None:
                 stream.close()
-        self._child = child
 
     def _reap(self, options: int) -> None:
         self.status = self._child.poll() if options else self._child.wait()
@@ -196,8 +204,12 @@ def _spawned(
 ) -> Child | None:
     pipes: list[int] = []
     try:
-        for _ in range(3 if has_input else 2):
+        # As many for each: where one that is given something would find too few, none before it may begin either.
+        for _ in range(3):
             pipes += os.pipe()
+        if not has_input:
+            _close(pipes[4:])
+            del pipes[4:]
         if min(pipes) <= 2:  # one of our own streams is closed: the numbers would be in each other's way
             raise NotImplementedError
         null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
@@ -215,11 +227,11 @@ def _spawned(
             setsid=True,
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
-    except NotImplementedError:  # a system that cannot do it so
+    except BaseException as error:
         _close(pipes)
-        return None
-    except BaseException:
-        _close(pipes)
+        # A system that cannot do it so; or a descriptor to be closed lies above a limit that was set since.
+        if isinstance(error, NotImplementedError) or (isinstance(error, OSError) and error.errno == errno.EBADF):
+            return None
         raise
     else:
         ours = [pipes[0], pipes[2], *pipes[5:6]]

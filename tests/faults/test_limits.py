@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from tests.commands.steps import document, footprint, new, refused, tree
 from tests.faults.lab import code_of, customized, leftovers, open_operations, run
 from tests.sandbox import Sandbox
-from tests.support import KHLONE, Commit, Done, Git, Khlone
+from tests.support import KHLONE, TIMEOUT_S, Commit, Done, Git, Khlone
 
 #: How a command may end when the system refuses something in the middle of it.
 EXPLAINED = {
@@ -59,6 +62,28 @@ def test_too_few_descriptors_are_told_and_leave_nothing_half_done(
     assert "over-limit" in codes
     assert set(codes) <= EXPLAINED
     assert leftovers(project) == []
+
+
+def test_a_descriptor_of_the_callers_above_a_limit_that_was_set_since_is_in_nobodys_way(
+    khlone: Khlone, project: Path
+) -> None:
+    new(khlone, project, "a")
+    with open(os.devnull) as null:
+        high = fcntl.fcntl(null.fileno(), fcntl.F_DUPFD, 60)
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", 'ulimit -n 40; exec "$@"', "sh", str(KHLONE), "list", "--json"],
+            cwd=project,
+            pass_fds=(high,),
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    finally:
+        os.close(high)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["clones"][0]["dirty"] is False
 
 
 def test_a_limit_is_no_misspelt_command(khlone: Khlone, project: Path) -> None:
