@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from khlone import port_leases
+from khlone import flock, port_leases
 from tests.commands.steps import at_once, clone_names, document, footprint, new, refused, show
 from tests.support import KHLONE, Git, Khlone, make_repository, run_git, run_khlone
 
@@ -171,7 +171,7 @@ def hold_two_at_once(state: Path) -> set[int]:
 
 
 @contextlib.contextmanager
-def unlocked(_: Path) -> Iterator[None]:
+def unlocked(*_: object, **__: object) -> Iterator[None]:
     """No lock at all."""
     yield
 
@@ -181,7 +181,7 @@ def test_two_that_choose_at_the_same_moment_wait_for_each_other(
 ) -> None:
     assert len(hold_two_at_once(tmp_path / "with")) == 2
 
-    monkeypatch.setattr(port_leases, "_locked", unlocked)
+    monkeypatch.setattr(flock, "held", unlocked)
 
     assert len(hold_two_at_once(tmp_path / "without")) == 1, "the lock is what keeps them apart"
 
