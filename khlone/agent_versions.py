@@ -33,11 +33,8 @@ def find_program(profile: AgentProfile, environment: Mapping[str, str]) -> Path 
         return None
     if os.sep in profile.executable:
         return Path(profile.executable) if os.access(profile.executable, os.X_OK) else None
-    for folder in environment.get("PATH", os.defpath).split(os.pathsep):
-        candidate = os.path.join(folder, profile.executable)
-        if os.path.isabs(folder) and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return Path(candidate)
-    return None
+    found = process.find_program(profile.executable, environment)
+    return None if found is None else Path(found)
 
 
 def version_of(

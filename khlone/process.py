@@ -79,11 +79,19 @@ def scrubbed(environment: Mapping[str, str] | None = None) -> dict[str, str]:
 @cache
 def git_executable() -> str:
     """The absolute path of git, from PATH entries that are absolute; raises GitMissing."""
-    for entry in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        found = os.path.join(entry, "git")
+    found = find_program("git", os.environ)
+    if found is None:
+        raise GitMissing
+    return found
+
+
+def find_program(name: str, environment: Mapping[str, str]) -> str | None:
+    """The absolute path of a program, from entries of that environment's PATH that are absolute."""
+    for entry in environment.get("PATH", os.defpath).split(os.pathsep):
+        found = os.path.join(entry, name)
         if os.path.isabs(entry) and os.access(found, os.X_OK) and os.path.isfile(found):
             return found
-    raise GitMissing
+    return None
 
 
 def run(

@@ -1,9 +1,9 @@
 """Has something landed in the main worktree while a session of a clone ran, that should have stayed in the clone?
 
 An agent that leaves its folder commits and edits where the user works. Before and after a
-session HEAD, its reflog, the index and the changes of the main worktree are compared; what
-khlone itself has done there does not count. Who it was cannot be told, so it is said what
-has happened while the session ran, on the clone, until `doctor --fix` forgets it.
+session HEAD, its reflog and the changes of the main worktree are compared; what khlone
+itself has done there does not count. Who it was cannot be told, so it is said what has
+happened while the session ran, on the clone, until `doctor --fix` forgets it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ class Fingerprint:
     at_s: float
     head: bytes
     log_bytes: int
-    index: tuple[int, int, int] | None
     dirty: frozenset[str] | None
 
 
@@ -75,15 +74,11 @@ def fingerprint(app: App) -> Fingerprint | None:
     if main is None or app.location.bare:
         return None
     at_s = time.time()
-    index = None
-    with contextlib.suppress(OSError):
-        found = os.stat(git_dir / "index")
-        index = (found.st_mtime_ns, found.st_size, found.st_ino)
     dirty = None
     with contextlib.suppress(KhloneError, OSError):
         status = changes.read_status(app, main, untracked="normal", filters=False)
         dirty = frozenset(status.changes.uncommitted)
-    return Fingerprint(at_s=at_s, head=_read(git_dir / "HEAD"), log_bytes=_size(_log(app)), index=index, dirty=dirty)
+    return Fingerprint(at_s=at_s, head=_read(git_dir / "HEAD"), log_bytes=_size(_log(app)), dirty=dirty)
 
 
 def compare(app: App, session: str, before: Fingerprint) -> Escape | None:

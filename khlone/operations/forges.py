@@ -15,7 +15,6 @@ from pathlib import Path
 from khlone import process
 from khlone.app import App
 from khlone.errors import CredentialsMissing, ForgeFailed, NoForge
-from khlone.operations import remotes
 from khlone.operations.remotes import Remote
 from khlone.redaction import redacted
 from khlone.values import dataclass
@@ -172,7 +171,7 @@ def choose(app: App, remote: Remote, name: str, cwd: Path) -> Forge:
 def find(app: App, remote: Remote, cwd: Path) -> Forge | None:
     """The program that knows the pull requests of a remote, `None` where it is not installed."""
     for program in wanted_programs(app, remote):
-        path = remotes.find_program(program, app.environment.get("PATH", ""))
+        path = process.find_program(program, app.environment)
         if path is not None:
             return Forge(program, path, app, cwd)
     return None

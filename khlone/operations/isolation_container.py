@@ -116,7 +116,7 @@ def _outside(app: App) -> dict[str, str]:
 def _engine(app: App) -> str:
     chosen = app.settings.value("isolation.engine")
     wanted = [str(chosen)] if chosen else list(_ENGINES)
-    found = next(filter(None, (isolation_places.find_program(app, name) for name in wanted)), None)
+    found = next(filter(None, (process.find_program(name, app.environment) for name in wanted)), None)
     if found is None:
         raise IsolationMissing(
             _LEVEL,

@@ -105,15 +105,6 @@ def programs(start: Start, found: Places) -> None:
             found.add(Access.READ, entry)
 
 
-def find_program(app: App, name: str) -> str | None:
-    """A program on the PATH of the caller, entries that are no absolute paths aside."""
-    for entry in app.environment.get("PATH", os.defpath).split(os.pathsep):
-        found = os.path.join(entry, name)
-        if os.path.isabs(entry) and os.path.isfile(found) and os.access(found, os.X_OK):
-            return found
-    return None
-
-
 def without_store(app: App, start: Start) -> Mapping[str, str]:
     """The variables, without those that lead to a login that is not shared with clones of this level."""
     if app.settings.value("isolation.login") is True:

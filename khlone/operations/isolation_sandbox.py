@@ -36,7 +36,7 @@ class Sandbox:
     def require(self, app: App, *, is_new: bool = False) -> None:
         """Raise IsolationMissing where there is no bubblewrap, or, for a new clone, where it does not work."""
         self._home.require(app, is_new=is_new)
-        bwrap = isolation_places.find_program(app, "bwrap")
+        bwrap = process.find_program("bwrap", app.environment)
         if bwrap is None:
             raise IsolationMissing(
                 _LEVEL,
@@ -61,7 +61,7 @@ class Sandbox:
 
     def wrap(self, app: App, start: Start) -> Start:
         """The command within bwrap; raises CommandNotFound, or IsolationMissing."""
-        bwrap = isolation_places.find_program(app, "bwrap") or "bwrap"
+        bwrap = process.find_program("bwrap", app.environment) or "bwrap"
         if not os.access(start.argv[0], os.X_OK):
             raise CommandNotFound(start.argv[0], "no such file or directory")
         places = isolation_places.of(app, start)

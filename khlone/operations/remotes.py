@@ -164,11 +164,3 @@ def _plain(line: str) -> str:
 def pull_refs(number: int) -> tuple[str, str]:
     """Where the two kinds of forges keep the tip of a pull request."""
     return f"refs/pull/{number}/head", f"refs/merge-requests/{number}/head"
-
-
-def find_program(name: str, path: str) -> str | None:
-    """The absolute path of a program, from entries of PATH that are absolute."""
-    import shutil
-
-    entries = [entry for entry in path.split(os.pathsep) if os.path.isabs(entry)]
-    return shutil.which(name, path=os.pathsep.join(entries))
