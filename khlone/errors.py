@@ -246,10 +246,10 @@ class BranchExists(KhloneError):
 
     code = "branch-exists"
 
-    def __init__(self, branch: str) -> None:
+    def __init__(self, branch: str, *, can_be_used: bool = False) -> None:
         super().__init__(
             f"a branch named {branch!r} exists already",
-            hint=f"use it with --branch {branch}, or choose another name",
+            hint=f"use it with --branch {branch}, or choose another name" if can_be_used else "choose another name",
             branch=branch,
         )
 

@@ -302,7 +302,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeResult:
-    """The outcome of one `merge`: the target from `old` to `new`, who landed and who was held."""
+    """The outcome of one `merge`: the target from `old` to `new`, who landed and who was held.
+
+    Where those that landed were to be removed, `removed` and `kept` say which of them were.
+    """
 
     target: str
     old: str
@@ -310,6 +313,8 @@ class MergeResult:
     gated: bool
     landed: Sequence[Landed]
     held: Sequence[Held]
+    removed: Sequence[Removed] = ()
+    kept: Sequence[Kept] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,35 +383,6 @@ class PruneResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Synced:
-    """One clone whose branch has what its target has: from `old` to `new`, the same where it had it already."""
-
-    name: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsynced:
-    """One clone that stays as it was, with the stable code of the reason."""
-
-    name: str
-    code: str
-    message: str
-    paths: Sequence[str] = ()
-    exit_code: int = 1
-    hint: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncResult:
-    """The outcome of one `sync`."""
-
-    synced: Sequence[Synced]
-    kept: Sequence[Unsynced]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Holds:
     """How many files of each kind a trash entry holds."""
 
@@ -450,38 +426,6 @@ class Finding:
     clone: str | None = None
     fix: str | None = None
     fixed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedOperation:
-    """One operation as `log` shows it. `outcome` and `ended_at` are `None` while it is open."""
-
-    id: str
-    kind: OperationKind
-    clone: str
-    started_at: str
-    ended_at: str | None
-    outcome: Outcome | None
-    undoable: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileChange:
-    """One changed file: git's status letter, lines added and deleted (`None` for a binary file)."""
-
-    path: str
-    status: str
-    added: int | None
-    deleted: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diff:
-    """What a clone has changed since it left its target."""
-
-    name: str
-    target: str | None
-    files: Sequence[FileChange]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from khlone import process
+from khlone import process, ref_files
 from khlone.config_hooks import ConfigHooks
 from khlone.errors import (
     GitFailed,
@@ -25,7 +25,7 @@ from khlone.errors import (
     KhloneError,
     NoSpace,
     NoSuchRef,
-    StateUnsafe,
+    UsageError,
 )
 from khlone.files import read_regular
 from khlone.model import Location
@@ -36,8 +36,6 @@ MINIMUM_GIT = (2, 39)
 _SMALL = 1 << 20
 #: How long a look at one of many worktrees may take.
 _LOOK_S = 1800.0
-_PACKED = 256 << 20
-_OID = r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z"
 #: What git says when it lost a race that is over in milliseconds.
 _RACES = (
     r"could not lock config file|failed to read .*/worktrees/.*/commondir|bad object worktrees/.*/HEAD"
@@ -46,8 +44,6 @@ _RACES = (
 #: A file system with less room than this was full for a git that could not write a file, part of which is gone again.
 _FULL_BYTES = 16 << 20
 _RETRY_TOTAL_S = 15.0
-#: Told apart from an absent ref: its file holds something that only git can read.
-_ASK_GIT = "?"
 #: What makes a filter, and what leaves it out.
 _FILTER_KEYS = {b"clean": b"", b"smudge": b"", b"process": b"", b"required": b"false"}
 _LOCK_TIMEOUTS = ("-c", "core.filesRefLockTimeout=5000", "-c", "core.packedRefsTimeout=10000")
@@ -74,11 +70,6 @@ class RefUpdate:
     ref: str
     new: str
     old: str
-
-
-def is_oid(text: str) -> bool:
-    """Whether a text is a full object name of either hash."""
-    return re.match(_OID, text) is not None
 
 
 def null_oid(like: str) -> str:
@@ -295,50 +286,37 @@ class Repository:
         compare-and-swap of whatever is done with it.
         """
         if self.has_ref_files:
-            found = self._read_ref_file(ref)
-            if found != _ASK_GIT:
+            found = ref_files.read(self.common_dir, ref)
+            if found != ref_files.ASK_GIT:
                 return found or None
         # Not `rev-parse`, which for an absent ref looks for refs/heads/<ref> and the like.
         done = self.git("show-ref", "--verify", "--hash", "--", ref, check=False)
         return done.text.strip() if done.status == 0 else None
 
-    def _read_ref_file(self, ref: str) -> str:
-        """The oid, an empty text when the ref is absent, or `_ASK_GIT`."""
-        for _ in range(2):
-            try:
-                loose = read_regular(self.common_dir / ref, most=_SMALL)
-                packed = (
-                    b"" if loose is not None else read_regular(self.common_dir / "packed-refs", most=_PACKED) or b""
-                )
-            except (OSError, StateUnsafe):
-                return "" if (self.common_dir / ref).is_dir() and not self._is_packed(ref) else _ASK_GIT
-            if loose is not None:
-                text = os.fsdecode(loose).strip()
-                return text if is_oid(text) else _ASK_GIT
-            at = packed.find(b" " + os.fsencode(ref) + b"\n")
-            if at >= 0:
-                text = os.fsdecode(packed[packed.rfind(b"\n", 0, at) + 1 : at])
-                return text if is_oid(text) else _ASK_GIT
-        return ""
-
-    def _is_packed(self, ref: str) -> bool:
-        packed = read_regular(self.common_dir / "packed-refs", most=_PACKED) or b""
-        return b" " + os.fsencode(ref) + b"\n" in packed
-
     @property
     def has_ref_files(self) -> bool:
         """Whether refs are kept in files (not in a reftable)."""
-        config = (read_regular(self.common_dir / "config", most=_SMALL) or b"").lower()
-        return b"refstorage" not in config or re.search(rb"refstorage\s*=\s*\"?files", config) is not None
+        return ref_files.in_use(self.common_dir)
 
     def resolve_commit(self, revision: str, *, cwd: Path | None = None) -> str:
-        """The oid of the commit that a revision names; raises NoSuchRef."""
+        """The oid of the commit that a revision names; raises NoSuchRef, and UsageError where it names two."""
         done = self.git(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", cwd=cwd, check=False
+            "rev-parse",
+            "--verify",
+            "--end-of-options",
+            f"{revision}^{{commit}}",
+            cwd=cwd,
+            check=False,
+            configuration=["core.warnAmbiguousRefs=true"],
         )
         oid = done.text.strip()
-        if done.status != 0 or not is_oid(oid):
+        if done.status != 0 or not ref_files.is_oid(oid):
             raise NoSuchRef(revision)
+        if revision != "HEAD" and re.search(r"^warning: refname '.*' is ambiguous", done.error_text, re.MULTILINE):
+            raise UsageError(
+                f"{revision!r} names more than one ref",
+                hint="write it in full: refs/heads/..., refs/tags/... or refs/remotes/...",
+            )
         return oid
 
     def full_name(self, revision: str, *, cwd: Path | None = None) -> str | None:
@@ -349,17 +327,26 @@ class Repository:
 
     def colliding_refs(self, branch: str) -> list[str]:
         """Existing branches that `branch` equals but for letter case, contains as a folder, or lies below."""
+        return self.namesakes(branch)[0]
+
+    def namesakes(self, branch: str) -> tuple[list[str], list[str]]:
+        """The colliding branches, as `colliding_refs`; and what remotes have of that name, as `origin/x`."""
         parts = branch.split("/")
         patterns = [f"refs/heads/{'/'.join(parts[:count])}" for count in range(1, len(parts) + 1)]
-        done = self.git("for-each-ref", "--ignore-case", "--format=%(refname)", *map(_literal, patterns))
+        followed = f"refs/remotes/**/{_literal(branch)}"
+        done = self.git("for-each-ref", "--ignore-case", "--format=%(refname)", *map(_literal, patterns), followed)
         wanted = branch.casefold()
-        found = []
+        local, remote = [], []
         for line in done.text.splitlines():
+            if line.startswith("refs/remotes/"):
+                if line.endswith("/" + branch):
+                    remote.append(line.removeprefix("refs/remotes/"))
+                continue
             name = line.removeprefix("refs/heads/")
             other = name.casefold()
             if other == wanted or other.startswith(wanted + "/") or wanted.startswith(other + "/"):
-                found.append(name)
-        return found
+                local.append(name)
+        return local, remote
 
     def update_refs(
         self, updates: Sequence[RefUpdate], *, reason: str, keep_open: Sequence[int] = (), check: bool = True

@@ -76,8 +76,7 @@ class Noted:
 
     def _note(self, number: int, _: object) -> None:
         self.numbers.append(number)
-        # The terminal's SIGINT has reached the child too: it is in our process group.
-        if self._child is not None and number != signal.SIGINT:
+        if self._child is not None and not (number == signal.SIGINT and _is_the_terminals()):
             _send(self._child, number)
 
     def pass_on(self, pid: int) -> None:
@@ -100,6 +99,24 @@ class Noted:
         for number in self.numbers:
             if number != but:
                 raise Interrupted(number)
+
+
+def _is_the_terminals() -> bool:
+    """Whether a SIGINT came, as far as can be told, by Ctrl-C: then a child of our process group has it too.
+
+    So it is taken wherever our group is the terminal's foreground. Python does not tell who sent
+    a signal; elsewhere a child may get twice what was sent to the whole group, rather than nothing.
+    """
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _send(pid: int, number: int) -> None:

@@ -14,7 +14,8 @@ from khlone import discovery, files, process
 from khlone import repository as repositories
 from khlone.errors import GitFailed, GitTooOld, IdentityMissing, NoSpace, NoSuchRef
 from khlone.process import Completed
-from khlone.repository import MINIMUM_GIT, RefUpdate, Repository, check_git_version, failure, is_oid, null_oid
+from khlone.ref_files import is_oid
+from khlone.repository import MINIMUM_GIT, RefUpdate, Repository, check_git_version, failure, null_oid
 from tests.support import Git
 
 NULL = "0" * 40

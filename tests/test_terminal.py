@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -131,3 +132,26 @@ def test_an_interruption_leaves_the_cursor(repository: Path) -> None:
 
     assert "interrupted by SIGINT" in str(child.before)
     assert str(child.before).rpartition("\x1b[?25l")[2].count("\x1b[?25h") == 1
+
+
+def test_ctrl_c_reaches_a_command_once(khlone: Khlone, repository: Path) -> None:
+    code = (
+        "import signal\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('interrupted', flush=True))\n"
+        "print('begun', flush=True)\n"
+        "raise SystemExit(int(input()))"
+    )
+    khlone("new", "a", cwd=repository)
+    child = pexpect.spawn(
+        str(KHLONE), ["exec", "a", "--", sys.executable, "-c", code], cwd=str(repository), encoding="utf-8", timeout=120
+    )
+    child.expect("begun")
+    for _ in range(5):
+        child.sendintr()
+        child.expect("interrupted")
+    child.sendline("7")
+    child.expect(pexpect.EOF)
+    child.close()
+
+    assert "interrupted" not in str(child.before)
+    assert child.exitstatus == 7

@@ -85,10 +85,13 @@ def command(
                 }
                 for held in result.held
             ],
+            "removed": result.removed,
+            "kept": [{"name": kept.name, "code": kept.code, "message": kept.message} for kept in result.kept],
         }
         context.output.document("merge", document)
     _print(context, result, dry_run=dry_run)
-    return result.held[0].exit_code if result.held else 0
+    codes = [held.exit_code for held in result.held] + [kept.exit_code for kept in result.kept]
+    return codes[0] if codes else 0
 
 
 def _print(context: Context, result: MergeResult, *, dry_run: bool) -> None:
@@ -102,3 +105,9 @@ def _print(context: Context, result: MergeResult, *, dry_run: bool) -> None:
         context.output.tell(f"held: {paragraph(held.message)}")
         if held.hint:
             context.output.tell(f"  hint: {visible(held.hint)}")
+    for removed in result.removed:
+        context.output.tell(f"{removed.name} is in the trash; git khlone restore {removed.trash}")
+    for kept in result.kept:
+        context.output.tell(f"kept: {kept.name} has landed but was not removed: {paragraph(kept.message)}")
+        if kept.hint:
+            context.output.tell(f"  hint: {visible(kept.hint)}")

@@ -68,13 +68,12 @@ def command(
     failed: list[tuple[str, KhloneError]] = []
     if count is None:
         made = [_create(app, request, fetch=fetch, pull=pull)]
+        _tell(context, made[0])
     else:
-        made, failed = _create_many(app, request, count, fetch=fetch, pull=pull)
+        made, failed = _create_many(context, app, request, count, fetch=fetch, pull=pull)
     for one, error in failed:
         context.output.tell(f"{one}: {error.message}")
     code = failed[0][1].exit_code if failed else 0
-    for clone in made:
-        _tell(context, clone)
     if context.command and made:
         unrun, ended = _run(context, app, made)
         failed += unrun
@@ -111,7 +110,7 @@ def _create(app: App, request: NewRequest, *, fetch: bool, pull: int | None) -> 
 
 
 def _create_many(
-    app: App, request: NewRequest, count: int, *, fetch: bool, pull: int | None
+    context: Context, app: App, request: NewRequest, count: int, *, fetch: bool, pull: int | None
 ) -> tuple[list[Clone], list[tuple[str, KhloneError]]]:
     if request.branch is not None:
         raise UsageError("-n makes a branch for each clone, so --branch cannot be given too")
@@ -123,7 +122,7 @@ def _create_many(
         from khlone.operations import from_remote
 
         from_remote.require_fetched(app, request.start)
-    return create.create_many(app, request, count)
+    return create.create_many(app, request, count, made_one=lambda clone: _tell(context, clone))
 
 
 def _tell(context: Context, clone: Clone) -> None:

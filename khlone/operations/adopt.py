@@ -31,8 +31,9 @@ from khlone.locks import HeldLock
 from khlone.model import Clone, CloneRecord, CloneState, Isolation, NewRequest, OperationKind, Outcome, utc_now
 from khlone.operations import agent_dirs, agents, create, journal, names, recovery, undo
 from khlone.profiles import AgentProfile
+from khlone.ref_files import is_oid
 from khlone.registry import Operation
-from khlone.repository import RefUpdate, is_oid, null_oid
+from khlone.repository import RefUpdate, null_oid
 from khlone.values import dataclass
 from khlone.worktrees import AdminEntry
 

@@ -9,7 +9,7 @@ point every step is undone, by this process or by whoever recovers it (undo.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from khlone import faults, files, values, worktrees
@@ -37,6 +37,7 @@ from khlone.operations import (
     large_files,
     names,
     recovery,
+    remotes,
     submodules,
     undo,
 )
@@ -71,7 +72,7 @@ def create(app: App, request: NewRequest) -> Clone:
     """
     names.check(request.name)
     if not app.state_dir.exists():
-        _branch_and_base(app, request)  # A refusal leaves nothing behind in a repository that has no clones.
+        _choose_start(app, request)  # A refusal leaves nothing behind in a repository that has no clones.
     app.prepare_state()
     recovery.recover(app)
     app.plugins.pre_create(request)
@@ -99,8 +100,13 @@ def create(app: App, request: NewRequest) -> Clone:
     return journal.as_clone(ready)
 
 
-def create_many(app: App, request: NewRequest, count: int) -> tuple[list[Clone], list[tuple[str, KhloneError]]]:
-    """Make NAME-1 to NAME-count; a failure rolls that one back and the rest goes on."""
+def create_many(
+    app: App, request: NewRequest, count: int, *, made_one: Callable[[Clone], None]
+) -> tuple[list[Clone], list[tuple[str, KhloneError]]]:
+    """Make NAME-1 to NAME-count; a failure rolls that one back and the rest goes on.
+
+    `made_one` is called with each that is there: it stays, also when the rest is interrupted.
+    """
     made: list[Clone] = []
     failed: list[tuple[str, KhloneError]] = []
     for number in range(1, count + 1):
@@ -110,6 +116,8 @@ def create_many(app: App, request: NewRequest, count: int) -> tuple[list[Clone],
             made.append(create(app, one))
         except KhloneError as error:
             failed.append((one.name, error))
+        else:
+            made_one(made[-1])
     return made, failed
 
 
@@ -123,16 +131,19 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
     isolation.of(level).require(app, is_new=True)
     agent = request.agent or app.settings.agent
     profile = agents.require_profile(app, agent)
-    branch, base, owned = _branch_and_base(app, request)
+    start = _choose_start(app, request)
+    if start.note is not None:
+        app.told(start.note)
+    branch = start.branch
     clone_id = journal.new_clone_id()
     path = choose_path(app, request, branch, clone_id)
     clone = CloneRecord(
         id=clone_id,
         name=request.name,
         branch=branch,
-        branch_owned=owned,
+        branch_owned=start.owned,
         target=choose_target(app, request, branch),
-        base=base,
+        base=start.base,
         path=path,
         admin=f"{path.name}-{clone_id[:8]}",
         state=CloneState.CREATING,
@@ -159,9 +170,20 @@ def require_free_name(app: App, name: str) -> None:
             raise NameCollides(name, other.name)
 
 
-def _branch_and_base(app: App, request: NewRequest) -> tuple[str, str, bool]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """Where a clone begins: a branch, made here or not, at a commit, and what the user should know of it."""
+
+    branch: str
+    base: str
+    owned: bool
+    note: str | None = None
+
+
+def _choose_start(app: App, request: NewRequest) -> _Start:
     repository = app.repository
-    branch = names.branch(app, request.branch or request.name)
+    given = request.branch or request.name
+    branch = names.branch(app, given)
     if request.branch is not None:
         tip = repository.read_ref(f"refs/heads/{branch}")
         if tip is not None:
@@ -170,17 +192,56 @@ def _branch_and_base(app: App, request: NewRequest) -> tuple[str, str, bool]:
                     f"--branch {branch} exists and is used at its tip, so --from cannot be given too",
                     hint="leave out --from, or name a branch that does not exist",
                 )
-            _require_free(app, branch)
-            return branch, tip, False
+            holder = _holder(app, branch)
+            if holder is not None:
+                raise BranchCheckedOut(branch, holder)
+            return _Start(branch=branch, base=tip, owned=False)
         _require_legal_branch(app, branch)
-    taken = repository.colliding_refs(branch)
+    if branch == given and names.is_tracking(app, branch):
+        raise UsageError(
+            f"{names.shown(branch)!r} is what a remote has, and cannot name a branch here",
+            hint=f"start from it: --from {names.shown(branch)}",
+        )
+    taken, offered = repository.namesakes(branch)
     if branch in taken:
-        raise BranchExists(branch)
+        raise BranchExists(branch, can_be_used=_holder(app, branch) is None)
     if taken:
         raise NameCollides(branch, taken[0])
     if request.start is not None:
-        return branch, repository.resolve_commit(request.start, cwd=app.location.worktree), True
-    return branch, _head(app), True
+        base = repository.resolve_commit(request.start, cwd=app.location.worktree)
+        return _Start(branch=branch, base=base, owned=True)
+    found = _of_remotes(app, branch, offered, must_be_one=request.branch is not None)
+    if found is None:
+        return _Start(branch=branch, base=_head(app), owned=True)
+    if request.branch is None:
+        note = f"warning: {found} is not where it starts, HEAD is; --branch {branch} would start there"
+        return _Start(branch=branch, base=_head(app), owned=True, note=note)
+    base = repository.resolve_commit(f"refs/remotes/{found}")
+    return _Start(branch=branch, base=base, owned=True, note=f"{branch} starts at {found}")
+
+
+def _of_remotes(app: App, branch: str, offered: Sequence[str], *, must_be_one: bool) -> str | None:
+    """The one of several `REMOTE/BRANCH` that git would start at, `None` where no remote has it.
+
+    Raises UsageError where several have it, none is preferred and `must_be_one`.
+    """
+    if not offered:
+        return None
+    known = remotes.read(app)
+    holders = [name.removesuffix(f"/{branch}") for name in offered]
+    holders = [name for name in holders if "/" not in name or name in known.remotes]
+    if len(holders) < 2:
+        return f"{holders[0]}/{branch}" if holders else None
+    preferred = known.for_checkout(holders, app.settings.remote)
+    if preferred is not None:
+        return f"{preferred}/{branch}"
+    several = names.listed([f"{name}/{branch}" for name in sorted(holders)])
+    if must_be_one:
+        raise UsageError(
+            f"several remotes have {branch!r}: {several}",
+            hint=f"say which with --from REMOTE/{branch}, or set checkout.defaultRemote",
+        )
+    return several
 
 
 def _require_legal_branch(app: App, branch: str) -> None:
@@ -188,11 +249,10 @@ def _require_legal_branch(app: App, branch: str) -> None:
         raise UsageError(f"{branch!r} cannot name a branch", hint="see git check-ref-format(1)")
 
 
-def _require_free(app: App, branch: str) -> None:
+def _holder(app: App, branch: str) -> Path | None:
+    """The worktree that has a branch checked out."""
     ref = f"refs/heads/{branch}"
-    for held, worktree, _ in app.checkouts():
-        if held == ref:
-            raise BranchCheckedOut(branch, worktree)
+    return next((worktree for held, worktree, _ in app.checkouts() if held == ref), None)
 
 
 def _head(app: App) -> str:

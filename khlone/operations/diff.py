@@ -11,15 +11,36 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from khlone import files, worktrees
 from khlone.app import App
 from khlone.errors import CloneNotReady
-from khlone.model import CloneRecord, Diff, FileChange
+from khlone.model import CloneRecord
 from khlone.operations import changes, names, undo
-from khlone.repository import is_oid
+from khlone.ref_files import is_oid
+from khlone.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChange:
+    """One changed file: git's status letter, lines added and deleted (`None` for a binary file)."""
+
+    path: str
+    status: str
+    added: int | None
+    deleted: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diff:
+    """What a clone has changed since it left its target."""
+
+    name: str
+    target: str | None
+    files: Sequence[FileChange]
+
 
 #: Neither a program of the user's nor one that the repository names is run to show a difference.
 _PLAIN = (

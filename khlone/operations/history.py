@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from khlone.app import App
-from khlone.model import LoggedOperation
+from khlone.model import OperationKind, Outcome
 from khlone.operations.take_back import Judge
+from khlone.values import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedOperation:
+    """One operation as `log` shows it. `outcome` and `ended_at` are `None` while it is open."""
+
+    id: str
+    kind: OperationKind
+    clone: str
+    started_at: str
+    ended_at: str | None
+    outcome: Outcome | None
+    undoable: bool
 
 
 def log(app: App, *, clone: str | None = None, limit: int | None = None) -> list[LoggedOperation]:

@@ -17,7 +17,7 @@ from khlone.app import App
 from khlone.errors import KhloneError, NoSuchClone
 from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
 from khlone.operations import astray, changes, escape, integration, journal, names, resources, undo
-from khlone.repository import is_oid
+from khlone.ref_files import is_oid
 
 _WORKERS = 4
 _USABLE = (CloneState.READY, CloneState.MERGED, CloneState.MERGING, CloneState.ADOPTED, CloneState.BROKEN)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from khlone.app import App
 from khlone.model import CloneRecord
-from khlone.repository import is_oid
+from khlone.ref_files import is_oid
 from khlone.values import dataclass
 
 #: The author of commits that only khlone reads (snapshots, synthetic squashes).

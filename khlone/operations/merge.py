@@ -18,7 +18,6 @@ from khlone.app import App
 from khlone.errors import (
     GitFailed,
     KhloneError,
-    SessionLive,
     TargetMoved,
 )
 from khlone.locks import HeldLock
@@ -32,7 +31,7 @@ from khlone.model import (
     OperationKind,
     Outcome,
 )
-from khlone.operations import candidates, changes, journal, landing, offer, queue, recovery, submodules, undo
+from khlone.operations import candidates, changes, journal, landing, leaving, offer, queue, recovery, submodules, undo
 from khlone.operations.gates import Gates, required_but_missing
 from khlone.operations.offer import MergeRequest
 from khlone.records import QueueEntry, QueueState
@@ -82,7 +81,9 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
             left.append((clone, _as_held(clone, error)))
     result = _result(app, target, old, [one.told() for one in landed], [one for _, one in left], gated=False)
     if not request.dry_run:
-        _after(app, landed, left, result, request)
+        _after(app, landed, left, result)
+        if request.remove:
+            result = leaving.remove_landed(app, [one.clone for one in landed], result)
     return result
 
 
@@ -122,7 +123,8 @@ def _through_the_queue(
         Landed(name=entry.name, strategy=entry.strategy, oid=entry.oid or "", resolved_by=entry.resolved_by)
         for entry in landed
     ]
-    return _result(app, target, old, told, held, gated=bool(landed) and all(entry.gated for entry in landed))
+    result = _result(app, target, old, told, held, gated=bool(landed) and all(entry.gated for entry in landed))
+    return leaving.remove_landed(app, [by_name[one.name] for one in landed], result) if request.remove else result
 
 
 def _held_in_queue(entry: QueueEntry) -> Held:
@@ -152,21 +154,11 @@ class _Landing:
         return Landed(name=self.clone.name, strategy=made.strategy, oid=made.oid, resolved_by=made.resolved_by)
 
 
-def _after(
-    app: App, landed: Sequence[_Landing], left: Sequence[_Left], result: MergeResult, request: MergeRequest
-) -> None:
+def _after(app: App, landed: Sequence[_Landing], left: Sequence[_Left], result: MergeResult) -> None:
     for one in landed:
         merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
         app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
     tell_held(app, left)
-    if landed and request.remove:
-        from khlone.operations import remove
-
-        removal = remove.remove(app, [one.clone.name for one in landed])
-        for kept in removal.kept:
-            # What is live may be a hook that was told of this very landing.
-            then = f"; when that has ended: git khlone remove {kept.name}" if kept.code == SessionLive.code else ""
-            app.told(f"warning: {kept.name} has landed but was not removed: {kept.message}{then}")
 
 
 def tell_held(app: App, left: Sequence[_Left]) -> None:

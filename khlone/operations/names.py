@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from khlone.app import App
-from khlone.errors import IllegalName
+from khlone.errors import IllegalName, UsageError
 
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}\Z", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{7,64}\Z", re.IGNORECASE)
@@ -39,11 +39,24 @@ def check(name: str) -> None:
 
 
 def branch(app: App, given: str) -> str:
-    """The name of the branch that somebody means, who may have written `refs/heads/NAME` as git itself does."""
+    """The name of the branch that somebody means, who may have written `refs/heads/NAME` as git itself does.
+
+    Raises UsageError for a name that is both a branch here and one that a remote has: git would take the first.
+    """
     short = given.removeprefix("refs/heads/")
     if short == given or app.repository.read_ref(f"refs/heads/{given}") is not None:
+        if is_tracking(app, given) and app.repository.read_ref(f"refs/heads/{given}") is not None:
+            raise UsageError(
+                f"{given!r} is a branch here and the name of what a remote has",
+                hint=f"write refs/heads/{given} for the branch",
+            )
         return given
     return short
+
+
+def is_tracking(app: App, name: str) -> bool:
+    """Whether a name is that of a branch of a remote, such as `origin/x`, as last seen."""
+    return "/" in name and app.repository.read_ref(f"refs/remotes/{name}") is not None
 
 
 def folder(name: str) -> str:

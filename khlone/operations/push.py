@@ -22,7 +22,7 @@ from khlone.operations import moving, recovery, remotes, undo
 from khlone.operations.remotes import Configured, Remote
 from khlone.process import Completed
 from khlone.redaction import redacted
-from khlone.repository import is_oid
+from khlone.ref_files import is_oid
 from khlone.values import dataclass
 
 PUSHABLE = (CloneState.READY, CloneState.MERGED, CloneState.MERGING, CloneState.ADOPTED)

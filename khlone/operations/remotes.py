@@ -115,6 +115,11 @@ class Configured:
             return next(iter(self.remotes.values()))
         raise NoRemote(None, list(self.remotes))
 
+    def for_checkout(self, offered: Sequence[str], setting: str | None) -> str | None:
+        """Which of several remotes that have a branch git would take it from, else `khlone.remote`."""
+        wanted = (self._last.get("checkout.defaultremote"), setting)
+        return next((name for name in wanted if name in offered), None)
+
     def for_push(self, branch: str, setting: str | None, wanted: str | None) -> Remote:
         """Where a branch is pushed to: as asked, by `khlone.remote`, as git would push it; raises NoRemote."""
         follows = self.of_branch(branch, "remote")
@@ -129,7 +134,9 @@ class Configured:
 
 def read(app: App) -> Configured:
     """What is configured right now."""
-    done = app.repository.git("config", "-z", "--get-regexp", r"^(remote|branch)\.", check=False)
+    done = app.repository.git(
+        "config", "-z", "--get-regexp", r"^(remote|branch)\.|^checkout\.defaultremote$", check=False
+    )
     items = (item.partition("\n") for item in done.text.split("\0") if item)
     return Configured([(key, value) for key, _, value in items])
 

@@ -62,7 +62,11 @@ def remove(app: App, wanted: Sequence[str | None], *, force: bool = False, dry_r
 
     Raises NoSuchClone before anything is changed when a name is unknown.
     """
-    clones = [app.require_clone(name) for name in dict.fromkeys(wanted)]
+    return remove_each(app, [app.require_clone(name) for name in dict.fromkeys(wanted)], force=force, dry_run=dry_run)
+
+
+def remove_each(app: App, clones: Sequence[CloneRecord], *, force: bool = False, dry_run: bool = False) -> RemoveResult:
+    """`remove`, of clones that are known already."""
     app.prepare_state()
     _ = app.config_dirs  # Refused now, where it cannot be told, and not half way.
     if not dry_run:

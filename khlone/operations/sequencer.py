@@ -32,6 +32,7 @@ from khlone.model import (
     Candidate,
     CloneRecord,
     CloneState,
+    Kept,
     Landed,
     MergeResult,
     OperationKind,
@@ -39,7 +40,7 @@ from khlone.model import (
     Verdict,
     utc_now,
 )
-from khlone.operations import batches, candidates, events, journal, landing, moving, offer, queue
+from khlone.operations import batches, candidates, events, journal, landing, leaving, moving, offer, queue
 from khlone.operations.gates import Gates, Judgement, required_but_missing
 from khlone.operations.moving import Move
 from khlone.operations.offer import MERGEABLE
@@ -422,14 +423,11 @@ def _after(app: App, target: str, base: str, chain: Sequence[Change], *, gated: 
         events.note(app, "landed", entry=one.entry.id, clone=one.entry.name, target=target, oid=one.candidate.oid)
         merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
         app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
-    leaving = [one.entry for one in chain if one.entry.remove]
-    if leaving:
-        from khlone.operations import remove
-
-        for entry in leaving:
-            if app.registry.clone(entry.name) is not None:
-                for kept in remove.remove(app, [entry.name]).kept:
-                    app.told(f"warning: {kept.name} has landed but was not removed: {kept.message}")
+    for one in chain:
+        if one.entry.remove:
+            found = leaving.leave(app, one.clone)
+            if isinstance(found, Kept):
+                events.note(app, "kept", entry=one.entry.id, clone=one.entry.name, target=target, code=found.code)
 
 
 # -- recovery --------------------------------------------------------------------------------

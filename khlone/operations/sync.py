@@ -27,7 +27,7 @@ from khlone.errors import (
     UsageError,
 )
 from khlone.locks import HeldLock
-from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Synced, SyncResult, Unsynced
+from khlone.model import CloneRecord, CloneState, OperationKind, Outcome
 from khlone.operations import (
     candidates,
     changes,
@@ -46,6 +46,35 @@ from khlone.repository import RefUpdate
 from khlone.values import dataclass
 
 SYNCABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """One clone whose branch has what its target has: from `old` to `new`, the same where it had it already."""
+
+    name: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsynced:
+    """One clone that stays as it was, with the stable code of the reason."""
+
+    name: str
+    code: str
+    message: str
+    paths: Sequence[str] = ()
+    exit_code: int = 1
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncResult:
+    """The outcome of one `sync`."""
+
+    synced: Sequence[Synced]
+    kept: Sequence[Unsynced]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,14 +92,23 @@ class Judge:
         return found
 
     def last(self) -> Operation:
-        """The newest operation that can be taken back, those of undo itself aside; raises NotUndoable."""
-        for operation in self._candidates():
-            why = self.obstacle(operation)
-            if why is None:
-                return operation
-            if operation.id not in self._undone:
-                self._app.told(f"{_shown(operation)} ({operation.id}) is left as it is: {why}")
-        raise NotUndoable(None, "nothing", "no operation here can be taken back")
+        """The newest operation that was not taken back, those of undo itself aside.
+
+        One that cannot be taken back is never skipped for an older one that nobody meant:
+        raises NotUndoable, whose hint names the next one that can be.
+        """
+        found = (operation for operation in self._candidates() if operation.id not in self._undone)
+        last = next(found, None)
+        if last is None:
+            raise NotUndoable(None, "nothing", "no operation here can be taken back")
+        why = self.obstacle(last)
+        if why is not None:
+            raise NotUndoable(last.id, _shown(last), why, _other_way(last) or self._older(found))
+        return last
+
+    def _older(self, rest: Iterator[Operation]) -> str | None:
+        older = next((operation for operation in rest if self.obstacle(operation) is None), None)
+        return None if older is None else f"{_shown(older)} can be taken back: git khlone undo {older.id}"
 
     def _candidates(self) -> Iterator[Operation]:
         for operation in self.operations:

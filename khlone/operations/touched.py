@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-from khlone.repository import Repository, is_oid
+from khlone.ref_files import is_oid
+from khlone.repository import Repository
 from khlone.values import dataclass
 
 #: Above as many commits since the branches parted the walk costs more than it saves.

@@ -135,7 +135,7 @@ def test_a_landed_clone_that_cannot_be_removed_is_told(khlone: Khlone, commit: C
 
     done = khlone("merge", "a", "--committed", "--remove", "--json", cwd=project)
 
-    assert landed(document(done, "merge")) == ["a"]
+    assert landed(document(done, "merge", 1)) == ["a"]
     assert "a has landed but was not removed" in done.err
     assert (path / "untracked.txt").read_text() == "mine\n"
 

@@ -22,6 +22,7 @@ from tests.commands.steps import (
     show,
     tree,
 )
+from tests.faults.lab import plugin
 from tests.support import KHLONE, Commit, Done, Git, Khlone
 
 LEGAL = ["a", "A1", "fix-42", "v1.2.3", "snake_case", "feature/x", "a/b/c/d", "x" * 100, "face", "main2"]
@@ -186,6 +187,12 @@ def test_a_branch_of_that_name_is_refused_with_the_way_to_use_it(
 
     assert "--branch taken" in error["hint"]
     assert footprint(git, project) == before
+
+
+def test_the_hint_does_not_lead_to_a_branch_that_is_checked_out(khlone: Khlone, project: Path) -> None:
+    error = refused(khlone("new", "main", "--json", cwd=project), "branch-exists")
+
+    assert "--branch" not in error["hint"]
 
 
 def test_a_clone_of_that_name_is_refused(khlone: Khlone, git: Git, project: Path) -> None:
@@ -357,6 +364,120 @@ def test_a_remote_branch_stands_for_its_local_counterpart(
     new(khlone, project, "a", "--from", "origin/topic")
 
     assert show(khlone, project, "a")["target"] == target
+
+
+# -- branches that only a remote has -------------------------------------------------------
+
+
+def second_remote(git: Git, project: Path, branch: str) -> str:
+    """Another remote, `fork`, that has a branch too; returns its oid."""
+    fork = project.parent / "fork.git"
+    git("init", "-q", "--bare", str(fork), cwd=project)
+    git("remote", "add", "fork", str(fork), cwd=project)
+    git("push", "-q", "fork", f"HEAD:refs/heads/{branch}", cwd=project)
+    git("fetch", "-q", "fork", cwd=project)
+    return git("rev-parse", "HEAD", cwd=project).strip()
+
+
+def test_a_branch_that_only_a_remote_has_is_used_at_its_tip(khlone: Khlone, git: Git, project: Path) -> None:
+    oid = remote_branch(git, project, "topic/x")
+    config = (project / ".git/config").read_bytes()
+
+    done = khlone("new", "a", "--branch", "topic/x", cwd=project)
+
+    assert "topic/x starts at origin/topic/x" in done.err
+    assert branches(git, project)["topic/x"] == oid
+    assert show(khlone, project, "a")["target"] == "main"
+    assert (project / ".git/config").read_bytes() == config
+
+
+def test_a_start_that_is_given_beats_what_a_remote_has(khlone: Khlone, git: Git, project: Path) -> None:
+    remote_branch(git, project, "topic")
+
+    new(khlone, project, "a", "--branch", "topic", "--from", "main")
+
+    assert branches(git, project)["topic"] == git("rev-parse", "main", cwd=project).strip()
+
+
+def test_a_name_that_a_remote_has_too_is_told_when_it_starts_at_head(khlone: Khlone, git: Git, project: Path) -> None:
+    remote_branch(git, project, "topic")
+
+    done = khlone("new", "topic", cwd=project)
+
+    assert done.code == 0
+    assert "warning: origin/topic is not where it starts, HEAD is; --branch topic would start there" in done.err
+    assert show(khlone, project, "topic")["base"] == git("rev-parse", "HEAD", cwd=project).strip()
+
+
+def test_of_several_remotes_the_one_that_git_prefers_is_taken(khlone: Khlone, git: Git, project: Path) -> None:
+    remote_branch(git, project, "topic")
+    oid = second_remote(git, project, "topic")
+    before = footprint(git, project)
+
+    error = refused(khlone("new", "a", "--branch", "topic", "--json", cwd=project), "usage", 2)
+
+    assert "fork/topic, origin/topic" in error["message"]
+    assert "--from REMOTE/topic" in error["hint"]
+    assert footprint(git, project) == before
+    git("config", "checkout.defaultRemote", "fork", cwd=project)
+    new(khlone, project, "a", "--branch", "topic")
+    assert branches(git, project)["topic"] == oid
+
+
+@pytest.mark.parametrize("words", [("origin/topic",), ("a", "--branch", "origin/topic")], ids=["name", "branch"])
+def test_the_name_of_what_a_remote_has_never_names_a_branch_here(
+    khlone: Khlone, git: Git, project: Path, words: tuple[str, ...]
+) -> None:
+    remote_branch(git, project, "topic")
+    before = footprint(git, project)
+
+    error = refused(khlone("new", *words, "--json", cwd=project), "usage", 2)
+
+    assert "--from origin/topic" in error["hint"]
+    assert footprint(git, project) == before
+
+
+def test_a_start_that_names_two_refs_is_refused(khlone: Khlone, git: Git, project: Path) -> None:
+    oid = remote_branch(git, project, "topic")
+    git("update-ref", "refs/heads/origin/topic", "HEAD", cwd=project)
+    before = footprint(git, project)
+
+    error = refused(khlone("new", "a", "--from", "origin/topic", "--json", cwd=project), "usage", 2)
+
+    assert "refs/remotes/" in error["hint"]
+    assert footprint(git, project) == before
+    new(khlone, project, "a", "--from", "refs/remotes/origin/topic")
+    assert show(khlone, project, "a")["base"] == oid
+    refused(khlone("new", "b", "--branch", "origin/topic", "--json", cwd=project), "usage", 2)
+    new(khlone, project, "b", "--branch", "refs/heads/origin/topic")
+
+
+def test_a_branch_called_head_does_not_stand_in_the_way(khlone: Khlone, git: Git, project: Path) -> None:
+    git("update-ref", "refs/heads/HEAD", "HEAD~1", cwd=project)
+    git("checkout", "-q", "--detach", cwd=project)
+
+    new(khlone, project, "a", "--from", "HEAD")
+
+    assert show(khlone, project, "a")["base"] == git("rev-parse", "--verify", "-q", "HEAD", cwd=project).strip()
+
+
+def test_what_is_made_of_many_is_told_before_the_rest_is_interrupted(
+    khlone: Khlone, project: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import os, signal\n"
+        "from khlone import hookimpl\n\n"
+        "@hookimpl\n"
+        "def khlone_prepare(clone):\n"
+        "    if clone.name == 'bot-2':\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+
+    done = khlone("new", "bot", "-n", "3", cwd=project, env=plugin(tmp_path / "second", code))
+
+    assert done.code == 143
+    assert "bot-1 is ready" in done.err
+    assert clone_names(khlone, project) == ["bot-1"]
 
 
 def test_the_target_of_the_calling_clone_is_handed_on(khlone: Khlone, git: Git, project: Path) -> None:

@@ -203,7 +203,28 @@ def test_each_undo_goes_further_into_the_past(khlone: Khlone, git: Git, commit: 
     assert oid(git, project, "main") == old
     assert show(khlone, project, "a")["path"] == str(path)
     error = refused(khlone("undo", "--json", cwd=project), "not-undoable")
-    assert error["facts"] == {"operation": None}
+    assert error["facts"] == {"operation": newest(khlone, project, "create")["id"]}
+
+
+def test_one_that_cannot_be_taken_back_is_not_skipped_for_an_older_one(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    new(khlone, project, "bystander")
+    create = newest(khlone, project, "create")["id"]
+    path = worked(khlone, commit, project, "a", {"new.txt": "new\n"})
+    do(khlone, project, "merge", "a", "--squash")
+    merge = newest(khlone, project, "merge")["id"]
+    commit(project, {"later.txt": "later\n"}, "the target moves on")
+    do(khlone, project, "remove", "a", "--force")
+    undo(khlone, project)
+
+    error = refused(khlone("undo", "--json", cwd=project), "not-undoable")
+
+    assert (error["facts"], "moved on" in error["message"]) == ({"operation": merge}, True)
+    assert error["hint"].startswith("git revert ")
+    assert clone_names(khlone, project) == ["a", "bystander"]
+    assert path.is_dir()
+    assert undo(khlone, project, create)["undone"]["kind"] == "create"
 
 
 def test_log_calls_undoable_what_undo_takes_back_and_nothing_else(

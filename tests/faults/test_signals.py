@@ -104,6 +104,14 @@ def test_another_signal_reaches_the_child_and_is_told(
     assert (tmp_path / "got").read_text() == f"{number.name}\n"
 
 
+def test_an_interrupt_that_reaches_khlone_alone_is_passed_on(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+
+    done = in_a_group(("exec", "a", "--", "sh", "-c", "kill -INT $PPID; while :; do sleep 0.1; done"), project)
+
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 # -- children with captured output ---------------------------------------------------------
 
 
