@@ -312,7 +312,7 @@ class CloneNotReady(KhloneError):
         because = f" ({reason})" if reason else ""
         super().__init__(
             f"clone {name!r} is {state}{because}",
-            hint="see `git khlone doctor`",
+            hint="`git khlone doctor` says why, and with --fix mends what can be mended",
             name=name,
             state=state,
             reason=reason,

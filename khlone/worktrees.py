@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,12 @@ from khlone.values import dataclass
 #: Written into the admin folder of every clone; git ignores it, the rebuild of a registry reads it.
 MARKER = "khlone.json"
 _SMALL = 64 << 10
+#: What git takes for a HEAD: a ref below `refs/`, or an oid.
+_HEAD = re.compile(r"ref:\s*refs/[^\0\n]*[^\0\n/]|[0-9a-f]{40}|[0-9a-f]{64}")
+
+#: What `problems` says of a file that has bytes which mean nothing there, and of one that has none.
+DAMAGED = "is damaged"
+_EMPTY = "is missing or empty"
 
 #: A file or folder in a git dir, and what it says is under way there.
 _IN_PROGRESS = (
@@ -38,7 +45,7 @@ _IN_PROGRESS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminEntry:
-    """One admin folder. `problem` says why other git commands may die of it, if they may."""
+    """One admin folder. `problem` says what of it git cannot use, `is_poison` that commands elsewhere may die of it."""
 
     name: str
     path: Path
@@ -47,6 +54,7 @@ class AdminEntry:
     locked: str | None
     marker: Mapping[str, object] | None
     problem: str | None
+    is_poison: bool
 
     @property
     def branch(self) -> str | None:
@@ -99,20 +107,11 @@ def read_entry(path: Path) -> AdminEntry | None:
     if path.is_symlink() or not path.is_dir():
         return None
     gitdir = _text(path / "gitdir")
-    common = _text(path / "commondir")
-    head = read_head(path)
     locked = _text(path / "locked")
-    problem = None
-    if not common or not common.strip():
-        problem = "commondir is missing or empty"
-    elif not head:
-        problem = "HEAD is missing or empty"
-    elif not head.startswith("ref: ") and not head.strip("0"):
-        problem = "HEAD is the null oid"
-    elif not gitdir or not gitdir.strip():
-        problem = "gitdir is missing or empty"
+    head = read_head(path)
+    found = _problems(path, _text(path / "commondir"), head, gitdir)
     worktree = None
-    if gitdir and gitdir.strip():
+    if gitdir and "gitdir" not in found:
         worktree = Path(os.path.normpath(path / gitdir.rstrip("\n"))).parent
     return AdminEntry(
         name=path.name,
@@ -121,8 +120,41 @@ def read_entry(path: Path) -> AdminEntry | None:
         head=head,
         locked=None if locked is None else locked.strip(),
         marker=_marker(path),
-        problem=problem,
+        problem=" and ".join(f"{name} {what}" for name, what in found.items()) or None,
+        is_poison=any(name == "commondir" or what != DAMAGED for name, what in found.items()),
     )
+
+
+def problems(path: Path) -> dict[str, str]:
+    """What is wrong with the three files of an admin folder without which git cannot use it, by their names."""
+    return _problems(path, _text(path / "commondir"), read_head(path), _text(path / "gitdir"))
+
+
+def _problems(path: Path, common: str | None, head: str | None, gitdir: str | None) -> dict[str, str]:
+    found = {"commondir": _EMPTY if not common or not common.strip() else _unless(_leads_home(path, common))}
+    if head and not head.startswith("ref:") and not head.strip("0"):
+        found["HEAD"] = "is the null oid"
+    else:
+        found["HEAD"] = _EMPTY if not head else _unless(_HEAD.fullmatch(head.strip()) is not None)
+    is_link = gitdir is not None and gitdir.rstrip("\n").endswith("/.git") and "\0" not in gitdir
+    found["gitdir"] = _EMPTY if not gitdir or not gitdir.strip() else _unless(is_link)
+    return {name: what for name, what in found.items() if what}
+
+
+def _unless(is_well: bool) -> str:
+    return "" if is_well else DAMAGED
+
+
+def _leads_home(path: Path, common: str) -> bool:
+    """Whether a `commondir` leads to the repository that the admin folder lies in, or to one, where it lies in none."""
+    said = common.rstrip("\r\n")
+    if said == "../..":
+        return True
+    try:
+        home = os.stat(path / said)
+        return path.parent.name != "worktrees" or os.path.samestat(home, os.stat(path.parent.parent))
+    except (OSError, ValueError):
+        return False
 
 
 def _marker(path: Path) -> Mapping[str, object] | None:

@@ -217,6 +217,14 @@ DAMAGE = {
     "HEAD missing": ("HEAD", None, "HEAD is missing or empty"),
     "gitdir empty": ("gitdir", b"", "gitdir is missing or empty"),
     "gitdir missing": ("gitdir", None, "gitdir is missing or empty"),
+    "HEAD of junk": ("HEAD", b"junk\n", "HEAD is damaged"),
+    "HEAD cut off": ("HEAD", b"ref: refs/heads/", "HEAD is damaged"),
+    "HEAD with zero bytes": ("HEAD", b"ref: refs/heads/si\0\0\n", "HEAD is damaged"),
+    "gitdir of junk": ("gitdir", b"junk\n", "gitdir is damaged"),
+    "gitdir with zero bytes": ("gitdir", bytes(30), "gitdir is damaged"),
+    "commondir of junk": ("commondir", b"junk\n", "commondir is damaged"),
+    "commondir of zero bytes": ("commondir", bytes(6), "commondir is damaged"),
+    "commondir of another place": ("commondir", b"..\n", "commondir is damaged"),
 }
 
 
@@ -248,7 +256,7 @@ def test_what_is_no_folder_is_no_entry(common: Path, linked: Path, tmp_path: Pat
     (linked.parent / "empty").mkdir()
 
     assert {entry.name: entry.problem for entry in worktrees.entries(common)} == {
-        "empty": "commondir is missing or empty",
+        "empty": "commondir is missing or empty and HEAD is missing or empty and gitdir is missing or empty",
         "linked": None,
     }
 

@@ -170,13 +170,13 @@ def _foreign_entries(app: App, *, fix: bool) -> Iterator[Finding]:
             continue
         may_be_ours = known is None and entry.marker is not None
         if entry.problem is not None:
-            fixed = fix and not may_be_ours and _quarantined(app, entry)
+            poison = "; git worktree list, branch -a, fetch and gc may fail of it" if entry.is_poison else ""
             yield Finding(
                 code="broken-admin-folder",
-                severity=Severity.ERROR,
-                message=f"{entry.path}: {entry.problem}; git worktree list, branch -a, fetch and gc may fail of it",
-                fix="move it to quarantine",
-                fixed=fixed,
+                severity=Severity.ERROR if entry.is_poison else Severity.WARNING,
+                message=f"{entry.path}: {entry.problem}{poison}",
+                fix="move it to quarantine" if entry.is_poison else "mend it by hand: it is not khlone's",
+                fixed=fix and entry.is_poison and not may_be_ours and _quarantined(app, entry),
             )
         elif entry.locked == "initializing" and _age_s(entry.path / "locked") > _INITIALIZING_AFTER_S:
             yield _initializing(app, entry, fix=fix)

@@ -18,7 +18,7 @@ from khlone.app import App
 from khlone.errors import StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, Finding, Severity
-from khlone.operations import copied, journal, undo
+from khlone.operations import admin_files, copied, journal, undo
 from khlone.operations.create import lock_reason
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -44,7 +44,9 @@ def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
     if entry is None:
         yield _error(clone, "admin-missing", f"its admin folder {admin} is gone", "build it again")
     elif entry.problem is not None:
-        yield _error(clone, "broken-admin-folder", f"{admin}: {entry.problem}", "write it again from the registry")
+        doubt = admin_files.doubt(app, clone, admin)
+        message = f"{admin}: {entry.problem}" + (f"; {doubt}" if doubt else "")
+        yield _error(clone, "broken-admin-folder", message, "write it again from the registry")
     elif entry.worktree != clone.path and place is None:
         yield _error(clone, "admin-astray", f"its admin folder points at {entry.worktree}", "point it back")
     if place is not None:
@@ -168,7 +170,7 @@ def mend(app: App, clone: CloneRecord, code: str, lock: HeldLock) -> bool:
     if code == "admin-missing":
         return _build_admin(app, clone, lock)
     if code in ("broken-admin-folder", "admin-astray"):
-        return _write_admin(app, clone)
+        return admin_files.write(app, clone)
     if code == "worktree-moved":
         return _follow(app, clone)
     if code == "worktree-copied":
@@ -262,21 +264,6 @@ def _build_admin(app: App, clone: CloneRecord, lock: HeldLock) -> bool:
     )
     worktrees.publish(staged, admin, durable=True)
     return _read_index(app, clone, lock) if worktrees.is_linked(clone.path, admin) else True
-
-
-def _write_admin(app: App, clone: CloneRecord) -> bool:
-    """Write again what is missing, empty or wrong in an admin folder that is ours; the index stays."""
-    admin = undo.admin_path(app, clone)
-    if not (admin / "commondir").exists() or not (admin / "commondir").read_bytes().strip():
-        files.write_atomic(admin / "commondir", b"../..\n", mode=0o666)
-    head = worktrees.read_head(admin)
-    broken = not head or (not head.startswith("ref: ") and not head.strip("0"))
-    worktrees.point_at(admin, clone.path, head=f"ref: {clone.ref}" if broken else None)
-    if not (admin / "locked").exists():
-        files.write_atomic(admin / "locked", f"{lock_reason(clone)}\n".encode(), mode=0o666)
-    worktrees.write_marker(admin, journal.to_json(clone))
-    entry = worktrees.read_entry(admin)
-    return entry is not None and entry.problem is None
 
 
 def _check_out_again(app: App, clone: CloneRecord, lock: HeldLock) -> bool:

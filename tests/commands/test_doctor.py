@@ -265,6 +265,13 @@ def _delete_marker(git: Git, at: Place) -> str:
     return git("update-ref", "-d", ref, cwd=at.project)
 
 
+JUNK = {
+    "word": b"junk",
+    "zero-bytes": bytes(41),
+    "binary": b"\x01\xff\n\xfe",
+    "nowhere": b"/nowhere/at/all\n",
+    "torn-ref": b"ref: refs/heads/",
+}
 HARMS: dict[str, Harm] = {
     "git-worktree-remove": Harm(
         do=lambda git, at: git("worktree", "remove", "-f", "-f", str(at.path), cwd=at.project),
@@ -295,6 +302,14 @@ HARMS: dict[str, Harm] = {
     "null-head": Harm(
         do=lambda git, at: (at.admin / "HEAD").write_text("0" * 40 + "\n"), codes=("broken-admin-folder",)
     ),
+    **{
+        f"{kind}-{name}": Harm(
+            do=lambda git, at, name=name, junk=junk: (at.admin / name).write_bytes(junk),  # type: ignore[misc]
+            codes=("broken-admin-folder",),
+        )
+        for name in ("HEAD", "commondir", "gitdir")
+        for kind, junk in JUNK.items()
+    },
     "no-head": Harm(do=lambda git, at: (at.admin / "HEAD").unlink(), codes=("broken-admin-folder",)),
     "empty-index": Harm(do=lambda git, at: (at.admin / "index").write_bytes(b""), codes=("index-damaged",)),
     "no-index": Harm(do=lambda git, at: (at.admin / "index").unlink(), codes=("index-damaged",)),
