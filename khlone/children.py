@@ -99,7 +99,7 @@ def abandon(child: Child) -> None:
 class Child:
     """A child in a session of its own, and our ends of its pipes; `input` is `None` where nothing is given."""
 
-    def __init__(self, pid: int, given: int | None, outputs: tuple[int, int]) -> None:
+    def __init__(self, pid: int, given: int | None, outputs: Sequence[int]) -> None:
         self.pid = pid
         self.status: int | None = None
         self.input = given

@@ -698,6 +698,26 @@ class SessionLive(KhloneError):
         )
 
 
+class NoSuchSession(KhloneError):
+    """The clone has no session of that kind."""
+
+    code = "no-such-session"
+
+    def __init__(self, name: str, what: str = "has had no session yet") -> None:
+        super().__init__(f"{name} {what}", hint=f"git khlone run {name} -- CMD starts one", name=name)
+
+
+class SessionFailed(KhloneError):
+    """A session could not be seen through, or not be ended."""
+
+    code = "session-failed"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"the session of {name} failed: {why}", hint=f"see git khlone logs {name}", name=name, reason=why
+        )
+
+
 class Untouched(KhloneError):
     """A clone to be pruned has no commit of its own yet: somebody may just have made it."""
 

@@ -138,6 +138,7 @@ class Session:
     pss_bytes: int | None = None
     cpu_percent: float | None = None
     log: Path | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,10 @@ what git exports to its hooks, which would send a later git to the wrong reposit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -61,7 +63,11 @@ _PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_", "GIT_TRACE")
 
 #: A program that was started on this terminal.
 Child: TypeAlias = "subprocess.Popen[bytes]"
+#: A program that was started in a session of its own.
+Apart: TypeAlias = children.Child
 
+#: Of prctl(2).
+_SET_CHILD_SUBREAPER = 36
 #: Captured output above this many bytes is cut; more than any answer khlone reads.
 CAPTURE_BYTES = 256 << 20
 
@@ -231,6 +237,53 @@ def start_detached(argv: Sequence[str], *, environment: Mapping[str, str]) -> No
         raise _not_started(argv[0], None, error) from error
     # Nobody waits for it: without this the end of this process would warn of it.
     child.returncode = 0
+
+
+def start_apart(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str], has_input: bool = False) -> Apart:
+    """Start a program in a session of its own, with pipes to read what it says; whoever calls sees it to its end.
+
+    Without `has_input` it has nothing to read. Raises CommandNotFound or OverLimit.
+    """
+    return _start(argv, cwd, environment, has_input=has_input)
+
+
+def start_linked(argv: Sequence[str], *, environment: Mapping[str, str], given: bytes) -> int:
+    """Start a program that outlives this one, as `start_detached` does, that reads `given` and may answer.
+
+    Returns the descriptor to read its answer from. Raises CommandNotFound or OverLimit.
+    """
+    import subprocess
+
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            cwd="/",
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise _not_started(argv[0], None, error) from error
+    child.returncode = 0
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with contextlib.suppress(BrokenPipeError), child.stdin:
+        child.stdin.write(given)
+    return os.dup(child.stdout.fileno())
+
+
+def become_subreaper() -> bool:
+    """Let what loses its parent below this process become its child (Linux); says whether that is so."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    try:
+        return bool(ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
 
 
 def end_marked(variable: str, value: str) -> int:

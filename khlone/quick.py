@@ -155,7 +155,8 @@ def show_one(context: Context, name: str | None) -> None:
         shown = "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         context.output.answer(f"{field.replace('_', ' '):<11} {visible(shown)}")
     for session in clone.sessions:
-        context.output.answer(f"  {session.pid} {session.state}: {visible(' '.join(session.command))}")
+        why = f" ({visible(session.reason)})" if session.reason else ""
+        context.output.answer(f"  {session.pid} {session.state}{why}: {visible(' '.join(session.command))}")
     _show_course(context, clone)
 
 

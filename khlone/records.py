@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from khlone.model import CloneRecord, Holds, OperationKind, Outcome, ProcessIdentity, Strategy, TrashEntry
 from khlone.values import dataclass
 
+#: The kind of a session that is a command on its own: any number of them run in a clone.
+EXEC = "exec"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
@@ -28,7 +31,13 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """One process started in a clone, as the registry keeps it."""
+    """One process started in a clone, as the registry keeps it.
+
+    `owner` is whoever starts it until it is there, then its own process; `supervisor` is the
+    process that sees it through, where that is another. A clone has one session at a time
+    that is not of the kind `exec`. `log` is the path of its output, `reason` why it waits
+    or has ended where its state alone does not tell.
+    """
 
     id: str
     clone_id: str
@@ -38,6 +47,10 @@ class SessionRecord:
     started_at: str
     ended_at: str | None = None
     status: int | None = None
+    kind: str = EXEC
+    supervisor: ProcessIdentity | None = None
+    log: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,10 +30,12 @@ from khlone.model import (
     ProcessIdentity,
     utc_now,
 )
+from khlone.records import EXEC
 from khlone.records import Operation as Operation
 from khlone.records import SessionRecord as SessionRecord
 from khlone.records import TrashRecord as TrashRecord
 from khlone.schema import MIGRATIONS
+from khlone.values import replace
 
 _CLONE_COLUMNS = """c.id, c.name, c.target, c.path, c.admin, c.state, c.reason, c.agent, c.isolation, c.config_dir,
     c.created_at, c.epoch, b.name AS branch, b.base, b.owned, b.merged_head"""
@@ -42,6 +44,8 @@ _OWNER = ("pid", "start_ticks", "boot_id", "host", "pid_namespace")
 _LIVE = "c.state NOT IN ('trashed', 'purging')"
 #: Ended operations kept for `log`.
 KEPT_OPERATIONS = 2000
+#: Sessions of one clone that are kept, with how they ended.
+KEPT_SESSIONS = 50
 
 
 def folded(name: str) -> str:
@@ -116,6 +120,11 @@ class Registry:
         """Every session without a recorded end; whether its process lives is another question."""
         rows = self._rows("SELECT * FROM sessions WHERE ended_at IS NULL ORDER BY id")
         return [_session(row) for row in rows if clone_id is None or row["clone"] == clone_id]
+
+    def sessions(self, clone_id: str) -> list[SessionRecord]:
+        """The sessions of a clone as far back as they are kept, the newest first, single commands aside."""
+        query = "SELECT * FROM sessions WHERE clone = ? AND kind <> ? ORDER BY id DESC"
+        return [_session(row) for row in self._rows(query, (clone_id, EXEC))]
 
     def trash(self) -> list[TrashRecord]:
         """Everything in the trash, newest first."""
@@ -327,8 +336,9 @@ class Transaction:
             raise CloneNotReady(name, found["state"] if found else "gone", found["reason"] if found else None)
         self._connection.execute(
             """INSERT INTO sessions
-            (id, clone, pid, start_ticks, boot_id, host, pid_namespace, state, command, started_at)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (id, clone, pid, start_ticks, boot_id, host, pid_namespace, state, command, started_at, kind, log,
+            supervisor_pid, supervisor_ticks)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?)""",
             (
                 session.id,
                 session.clone_id,
@@ -336,22 +346,49 @@ class Transaction:
                 session.state,
                 json.dumps(list(session.command)),
                 session.started_at,
+                session.kind,
+                _raw_or_none(session.log),
+                None if session.supervisor is None else session.supervisor.pid,
+                None if session.supervisor is None else session.supervisor.start_ticks,
             ),
         )
+
+    def live_sessions(self, clone_id: str) -> list[SessionRecord]:
+        """Every session of a clone without a recorded end."""
+        query = "SELECT * FROM sessions WHERE clone = ? AND ended_at IS NULL ORDER BY id"
+        return [_session(row) for row in self._connection.execute(query, (clone_id,))]
+
+    def note_reason(self, session_id: str, reason: str) -> None:
+        """Record why a session is about to end, unless that is known."""
+        self._connection.execute(
+            "UPDATE sessions SET reason = coalesce(reason, CAST(? AS TEXT)) WHERE id = ? AND ended_at IS NULL",
+            (raw(reason), session_id),
+        )
+
+    def forget_session(self, session_id: str) -> None:
+        """Drop a session that never came to be."""
+        self._connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
 
     def note_session_process(self, session_id: str, owner: ProcessIdentity) -> None:
         """Record which process a session is, once it runs."""
         self._connection.execute(
-            "UPDATE sessions SET pid = ?, start_ticks = ?, state = 'running' WHERE id = ?",
+            "UPDATE sessions SET pid = ?, start_ticks = ?, state = 'running', reason = NULL WHERE id = ?",
             (owner.pid, owner.start_ticks, session_id),
         )
 
-    def end_session(self, session_id: str, state: str, status: int | None) -> None:
-        """Record how a session ended."""
+    def end_session(self, session_id: str, state: str, status: int | None, reason: str | None = None) -> bool:
+        """Record how a session ended; False when somebody else has. The oldest of its clone beyond a bound go."""
+        changed = self._connection.execute(
+            """UPDATE sessions SET state = ?, status = ?, ended_at = ?, reason = coalesce(CAST(? AS TEXT), reason)
+            WHERE id = ? AND ended_at IS NULL""",
+            (state, status, utc_now(), _raw_or_none(reason), session_id),
+        ).rowcount
         self._connection.execute(
-            "UPDATE sessions SET state = ?, status = ?, ended_at = ? WHERE id = ?",
-            (state, status, utc_now(), session_id),
+            """DELETE FROM sessions WHERE ended_at IS NOT NULL AND id IN (SELECT id FROM sessions
+            WHERE clone = (SELECT clone FROM sessions WHERE id = ?) ORDER BY id DESC LIMIT -1 OFFSET ?)""",
+            (session_id, KEPT_SESSIONS),
         )
+        return changed == 1
 
     def insert_trash(self, record: TrashRecord) -> None:
         """Record a removed clone."""
@@ -430,15 +467,16 @@ def _operation(row: sqlite3.Row) -> Operation:
 
 
 def _session(row: sqlite3.Row) -> SessionRecord:
+    owner, supervisor = _identity(row), None
+    if row["supervisor_pid"] is not None:
+        supervisor = replace(owner, pid=row["supervisor_pid"], start_ticks=row["supervisor_ticks"])
+    same = ("id", "state", "started_at", "ended_at", "status", "kind", "log", "reason")
     return SessionRecord(
-        id=row["id"],
+        **{name: row[name] for name in same},
         clone_id=row["clone"],
-        owner=_identity(row),
-        state=row["state"],
+        owner=owner,
+        supervisor=supervisor,
         command=json.loads(row["command"]),
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        status=row["status"],
     )
 
 

@@ -134,4 +134,13 @@ CREATE TABLE gate_results (
 ) STRICT
 """
 
-MIGRATIONS: tuple[str, ...] = (_CLONES, _SESSIONS_AND_TRASH, _PID_NAMESPACES, _QUEUE)
+# A supervisor is a process of the host, the boot and the pid namespace that the session is of.
+_SUPERVISED = """
+ALTER TABLE sessions ADD COLUMN kind TEXT NOT NULL DEFAULT 'exec';
+ALTER TABLE sessions ADD COLUMN supervisor_pid INTEGER;
+ALTER TABLE sessions ADD COLUMN supervisor_ticks INTEGER;
+ALTER TABLE sessions ADD COLUMN reason TEXT;
+CREATE INDEX sessions_clone ON sessions (clone)
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CLONES, _SESSIONS_AND_TRASH, _PID_NAMESPACES, _QUEUE, _SUPERVISED)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,6 +120,51 @@ def may_live(owner: ProcessIdentity) -> bool:
         # Gone, or not to be seen: there is no /proc, it shows one's own only, or no descriptor is free.
         return _answers(owner.pid)
     return ticks is not None and (owner.start_ticks is None or ticks == owner.start_ticks)
+
+
+def await_end(owner: ProcessIdentity, timeout_s: float | None) -> bool:
+    """Wait until a process of this machine has ended, at most so long; says whether it has."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    held = None
+    with contextlib.suppress(OSError, AttributeError):
+        held = os.pidfd_open(owner.pid)
+    try:
+        # Held first, so that the number cannot come to mean another one in between.
+        while may_live(owner):
+            left_s = None if deadline is None else deadline - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                return False
+            if held is None:
+                time.sleep(_POLL_S if left_s is None else min(_POLL_S, left_s))
+            else:
+                select.select((held,), (), (), left_s)
+    finally:
+        if held is not None:
+            os.close(held)
+    return True
+
+
+def send(owner: ProcessIdentity, number: int) -> bool:
+    """Signal a process while it is the one that was recorded; False where it is not, or is out of sight."""
+    if out_of_sight(owner) is not None or _proc_is_anothers():
+        return False
+    try:
+        if not hasattr(os, "pidfd_open"):
+            if may_live(owner):
+                os.kill(owner.pid, number)
+            return may_live(owner)
+        held = os.pidfd_open(owner.pid)
+    except OSError:
+        return False
+    try:
+        if not may_live(owner):
+            return False
+        signal.pidfd_send_signal(held, number)
+    except OSError:
+        return False
+    finally:
+        os.close(held)
+    return True
 
 
 def _answers(pid: int) -> bool:

@@ -496,6 +496,22 @@ def sharing_the_machine(ask: Ask, project: Path) -> None:
     assert ask("slot", "run", "--", "sh", "-c", "kill -9 $$", cwd=project, code=137)["result"]["signal"] == 9
 
 
+def looking_after_sessions(ask: Ask, project: Path) -> None:
+    """A session runs detached, one waits for its place, and both end."""
+    ask.new("one", cwd=project)
+    ask.new("two", cwd=project)
+    run_git("config", "khlone.limits.sessions", "1", cwd=project)
+
+    started = ask("run", "one", "--detach", "--", "sh", "-c", "echo said; exec sleep 1000", cwd=project)["session"]
+    assert ask("run", "two", "-d", "--", "sh", "-c", "exit 3", cwd=project)["session"]["state"] == "waiting"
+    assert ask("run", "one", "-d", "--", "true", cwd=project, answer="error", code=75)["code"] == "clone-busy"
+    assert ask("show", "two", cwd=project)["clone"]["sessions"][0]["reason"].startswith("number 1 of 1 in line: ")
+    stopped = ask("stop", "one", cwd=project)["sessions"]
+    assert [(one["id"], one["signal"], one["reason"]) for one in stopped] == [(started["id"], 15, "it was stopped")]
+    assert ask("wait", "two", cwd=project, code=3)["sessions"][0]["exit"] == 3
+    assert "said\n" in ask("logs", "one", cwd=project)["text"]
+
+
 def foreseeing(ask: Ask, project: Path) -> None:
     """Two clones that conflict with each other, one of them with its target too, and paths that are odd."""
     assert ask("conflicts", cwd=project) == {"schema": "khlone.conflicts/1", "pairs": [], "order": []}
@@ -516,6 +532,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging_through_a_gate: {"new", "merge"},
     queueing: {"new", "merge", "queue", "events"},
     foreseeing: {"new", "conflicts"},
+    looking_after_sessions: {"new", "run", "show", "stop", "wait", "logs", "error"},
     sharing_the_machine: {"new", "limits", "slot", "usage", "top", "error"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},

@@ -40,6 +40,10 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "log": (("log",), {"sqlite3", *CLICK}),
     "diff": (("diff", "one"), {"sqlite3", *CLICK}),
     "exec": (("exec", "one", "--", "true"), {"sqlite3", "pluggy", *CLICK}),
+    "run": (("run", "one", "--detach", "--", "true"), {"sqlite3", *CLICK}),
+    "logs": (("logs", "done"), {"sqlite3", *CLICK}),
+    "stop": (("stop", "--all"), {"sqlite3", *CLICK}),
+    "wait": (("wait", "done"), {"sqlite3", *CLICK}),
     "slot": (("slot", "run", "--", "true"), {"sqlite3", *CLICK}),
     "top": (("top",), {"sqlite3", *CLICK}),
     "usage": (("usage",), {"sqlite3", "pluggy", *CLICK}),
@@ -90,6 +94,9 @@ def project(khlone: Khlone, repository: Path, monkeypatch: pytest.MonkeyPatch) -
     """A repository with a clone, a linked worktree, a remote and something in the trash; plugins are cached."""
     new(khlone, repository, "one")
     new(khlone, repository, "gone")
+    new(khlone, repository, "done")
+    assert khlone("run", "done", "--detach", "--", "true", cwd=repository).code == 0
+    assert khlone("wait", "done", cwd=repository).code == 0
     assert khlone("remove", "gone", cwd=repository).code == 0
     run_git("worktree", "add", "-q", "-b", "linked", "../linked", cwd=repository)
     run_git("clone", "-q", "--bare", str(repository), "../origin.git", cwd=repository)

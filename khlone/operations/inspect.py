@@ -16,7 +16,7 @@ from khlone import sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, NoSuchClone
 from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
-from khlone.operations import astray, changes, escape, integration, journal, names, resources, undo
+from khlone.operations import astray, changes, escape, integration, journal, names, resources, standing, undo
 from khlone.ref_files import is_oid
 
 _WORKERS = 4
@@ -301,16 +301,7 @@ def _adds_nothing(app: App, pairs: Sequence[tuple[str, str]], trees: Mapping[str
 def _recorded_sessions(app: App) -> dict[str, list[Session]]:
     found: dict[str, list[Session]] = {}
     for record in app.registry.live_sessions():
-        alive = sessions.may_live(record.owner)
-        found.setdefault(record.clone_id, []).append(
-            Session(
-                id=record.id,
-                pid=record.owner.pid,
-                state=record.state if alive else "lost",
-                command=record.command,
-                started_at=record.started_at,
-            )
-        )
+        found.setdefault(record.clone_id, []).append(standing.as_session(app, record))
     return found
 
 

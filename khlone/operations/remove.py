@@ -42,12 +42,14 @@ from khlone.operations import (
     astray,
     changes,
     copied,
+    ending,
     integration,
     journal,
     names,
     permission,
     recovery,
     snapshot,
+    standing,
     submodules,
     undo,
 )
@@ -214,7 +216,7 @@ def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess
         place = sessions.out_of_sight(session.owner)
         if place is not None:
             elsewhere.append(f"pid {session.owner.pid} {place}")
-        elif sessions.may_live(session.owner):
+        elif standing.may_live(session):
             found += sessions.session_processes(session.owner, known={process.pid for process in found})
     known = {process.pid for process in found}
     # What has moved elsewhere still has the clone's mark in its environment.
@@ -224,6 +226,9 @@ def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess
 
 
 def _require_idle(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> None:
+    if force and not dry_run:
+        for session in ending.stop_all(app, clone):
+            app.told(f"ended session {session.id} of {clone.name}: {' '.join(session.command)}")
     found, elsewhere = _processes(app, clone)
     if force:
         for far in elsewhere:

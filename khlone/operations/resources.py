@@ -15,6 +15,7 @@ from khlone import capacity, sessions
 from khlone.app import App
 from khlone.capacity import Member, Usage
 from khlone.model import CloneRecord, Session
+from khlone.operations import standing
 from khlone.registry import SessionRecord
 
 FOREIGN = "foreign"
@@ -26,6 +27,7 @@ class Look:
     """One look at the processes of some clones, begun at once and ended by `sessions`."""
 
     def __init__(self, app: App, records: Sequence[CloneRecord], *, pss: bool) -> None:
+        self._app = app
         self._recorded: dict[str, list[SessionRecord]] = {}
         for record in app.registry.live_sessions():
             self._recorded.setdefault(record.clone_id, []).append(record)
@@ -62,16 +64,7 @@ class Look:
 
     def _recorded_session(self, record: SessionRecord, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
         rss, pss, cpu = self._used(tree, after)
-        return Session(
-            id=record.id,
-            pid=record.owner.pid,
-            state=record.state if sessions.may_live(record.owner) else "lost",
-            command=record.command,
-            started_at=record.started_at,
-            rss_bytes=rss,
-            pss_bytes=pss,
-            cpu_percent=cpu,
-        )
+        return standing.as_session(self._app, record, rss_bytes=rss, pss_bytes=pss, cpu_percent=cpu)
 
     def _foreign(self, root: Member, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
         rss, pss, cpu = self._used(tree, after)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from khlone import faults, files, sessions, trust, worktrees
+from khlone import faults, files, trust, worktrees
 from khlone.app import App
 from khlone.config_dir import MARKER as CONFIG_MARKER
 from khlone.config_dir import cache_root, state_root
@@ -25,7 +25,7 @@ from khlone.errors import CloneBusy, KhloneError, SessionLive
 from khlone.generated import RECORD_FILE
 from khlone.machine import DATABASE_FILE
 from khlone.model import CloneRecord, CloneState
-from khlone.operations import create, githooks, hook_places, journal, permission, purge, recovery, setup
+from khlone.operations import create, githooks, hook_places, journal, permission, purge, recovery, setup, standing
 from khlone.operations.setup import FileChange
 from khlone.operations.undo import admin_path
 from khlone.plugin_log import LOG_FILE
@@ -126,7 +126,7 @@ def _require_idle(app: App) -> None:
         return
     names = {clone.id: clone.name for clone in app.registry.clones()}
     for session in app.registry.live_sessions():
-        if sessions.may_live(session.owner):
+        if standing.may_live(session):
             raise SessionLive(names.get(session.clone_id, session.clone_id), [f"pid {session.owner.pid}"])
     for operation in app.registry.open_operations():
         raise CloneBusy(operation.name, f"{operation.kind} {operation.id}")

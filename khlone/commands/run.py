@@ -1,0 +1,45 @@
+"""`run`: run a session in a clone, with a supervisor that sees it through."""
+
+from __future__ import annotations
+
+import click
+
+from khlone.commands import Context, verb
+from khlone.errors import UsageError
+
+
+@verb("run", options_metavar="[OPTIONS]", epilog="Everything after -- is the command.")
+@click.argument("name", required=False)
+@click.option("-d", "--detach", is_flag=True, help="Go on without it: see logs, wait and stop.")
+@click.option("--no-wait", is_flag=True, help="End with 75 rather than wait until there is a place for it.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-1000, 1000),
+    default=0,
+    metavar="N",
+    help="A higher one goes first; 0 unless said.",
+)
+def command(context: Context, *, name: str | None, detach: bool, no_wait: bool, priority: int) -> int:
+    """Run the session of a clone: one at a time, of which the output, the end and what is left behind are looked after.
+
+    It waits in line until the machine has a place for it. Detached it ends neither with this command nor with the
+    terminal.
+    """
+    from khlone.operations import run
+
+    if not context.command:
+        raise UsageError("no command is given", hint="git khlone run NAME -- CMD ...")
+    if not detach:
+        raise UsageError("run goes with --detach", hint="git khlone exec NAME -- CMD runs it on this terminal")
+    app = context.app()
+    clone = app.require_clone(name)
+    app.note_used(clone)
+    request = run.RunRequest(clone=clone.name, command=context.command, wait=not no_wait, priority=priority)
+    found = run.detach(app, request)
+    if context.output.as_json:
+        context.output.document("run", {"session": found})
+    else:
+        why = f" ({found.reason})" if found.reason else ""
+        context.output.tell(f"session {found.id} of {clone.name}: {found.state}{why}, pid {found.pid}")
+        context.output.answer(found.id)
+    return 0

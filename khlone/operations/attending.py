@@ -1,0 +1,164 @@
+"""How is a process that was started for a session, with all that it starts itself, seen to its end?
+
+Whoever attends is its parent, and the nearest subreaper: what forks twice and leaves its
+group comes back to it as a child. The session has ended when nothing of it is left: what
+the process leaves behind is told to end, and killed after a grace. Other sessions that it
+has started have supervisors of their own, and are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from khlone import process, sessions, trees
+from khlone.operations import steering
+from khlone.operations.run import SUPERVISES
+from khlone.process import Apart
+
+#: How long a process may take to end once it was told to, and what it has left behind, in seconds.
+GRACE_S, LEFT_GRACE_S = 10.0, 3.0
+#: How often what is about to end is looked for, in seconds.
+_POLL_S = 0.05
+#: How long the output of what is out of sight is read, in seconds.
+_LEFT_BEHIND_S = 1.0
+_CHUNK = 64 << 10
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
+class Signals:
+    """From here on SIGTERM and SIGINT are noted, SIGHUP is not heard, and each of them, and SIGCHLD, ends a wait."""
+
+    def __init__(self) -> None:
+        self.told_to_end = False
+        self.descriptor, self._end = os.pipe()
+        for one in (self.descriptor, self._end):
+            os.set_blocking(one, False)
+        signal.set_wakeup_fd(self._end, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        # Not ignored: that would be handed down to what is started.
+        for number in (signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+
+    def _note(self, *_: object) -> None:
+        self.told_to_end = True
+
+    def clear(self) -> None:
+        """Wait for the next one."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.descriptor, _CHUNK):
+                pass
+
+
+def below(token: str) -> list[int] | None:
+    """All that runs below this process, other sessions aside; `None` where that cannot be seen."""
+    tree = trees.look(os.getpid())
+    if tree is None:
+        return None
+    # What is below a supervisor with another mark is not ours.
+    aside = {pid for pid in tree.processes if sessions.environment_of(pid).get(SUPERVISES, token) != token}
+    for pid in list(aside):
+        aside |= {one.pid for one in tree.below(pid)}
+    return [pid for pid in tree.processes if pid != tree.root and pid not in aside]
+
+
+class Attended:
+    """One process, with the output that `said` gets, until it and all that it has started has ended."""
+
+    def __init__(
+        self,
+        child: Apart,
+        *,
+        token: str,
+        heard: Signals,
+        said: Callable[[bytes], None],
+    ) -> None:
+        self._child, self._token, self._signals, self._said = child, token, heard, said
+        #: Why it was ended, where it was not by itself.
+        self.reason: str | None = None
+        #: How many processes it has left behind that were ended.
+        self.left = 0
+        self._kill_at: float | None = None
+        self._ended_at: float | None = None
+        self._open = set(child.outputs)
+
+    def end(self, reason: str | None, *, grace_s: float = GRACE_S) -> None:
+        """Begin to end it: TERM now, KILL after the grace."""
+        if self._kill_at is None:
+            self.reason = self.reason or reason
+            self._kill_at = time.monotonic() + grace_s
+            self._signal(signal.SIGTERM)
+
+    def see_out(self) -> int:
+        """Wait until nothing of it is left; returns the status of the process."""
+        while True:
+            self._reap()
+            now = time.monotonic()
+            if self._signals.told_to_end:
+                self.end("it was told to end")
+            if self._child.status is not None and self._is_over(now):
+                return self._child.status
+            if self._kill_at is not None and now >= self._kill_at:
+                self._signal(signal.SIGKILL)
+            self._listen(_POLL_S if self._kill_at is not None or self._ended_at is not None else None)
+
+    def _is_over(self, now: float) -> bool:
+        """Whether all has ended and all was said, once the process itself has ended."""
+        if self._ended_at is None:
+            self._ended_at = now
+        rest = below(self._token)
+        if rest is None:
+            self._signal(signal.SIGKILL)
+        elif rest:
+            if self._kill_at is None:
+                self.left = len(rest)
+                self.end(None, grace_s=LEFT_GRACE_S)
+            return False
+        return not self._open or now >= self._ended_at + _LEFT_BEHIND_S
+
+    def _signal(self, number: int) -> None:
+        pids = below(self._token)
+        if pids is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._child.pid, number)
+            return
+        steering.send(pids, number)
+        # One that is paused would not hear of it.
+        steering.send(pids, signal.SIGCONT)
+
+    def _reap(self) -> None:
+        """Take note of every child that has ended, also of those that have become ours."""
+        self._child.poll()
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13, where nothing becomes ours
+            return
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid != self._child.pid:
+                    os.waitpid(ended.si_pid, os.WNOHANG)
+                elif self._child.poll() is None:
+                    return
+
+    def _listen(self, timeout_s: float | None) -> None:
+        watched = select.poll()
+        watched.register(self._signals.descriptor, select.POLLIN)
+        for output in self._open:
+            watched.register(output, _READABLE)
+        for descriptor, _ in watched.poll(None if timeout_s is None else timeout_s * 1000):
+            if descriptor == self._signals.descriptor:
+                self._signals.clear()
+                continue
+            chunk = os.read(descriptor, _CHUNK)
+            if chunk:
+                self._said(chunk)
+            else:
+                self._open.discard(descriptor)
+
+
+def end_marked(session: str) -> int:
+    """Kill what has the mark of a session and is out of reach otherwise; how many there were."""
+    return process.end_marked("KHLONE_SESSION", session)

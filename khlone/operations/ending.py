@@ -1,0 +1,101 @@
+"""How does a session end when it is told to, and how is its end waited for?
+
+Who sees the session through is told first: it ends all of it and records how. What still
+lives after the grace is killed from here, and so is the rest of a session that nobody
+sees through any more. A process is signalled only while it is the one that was recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+
+from khlone import sessions
+from khlone.app import App
+from khlone.errors import NoSuchSession, SessionFailed
+from khlone.model import CloneRecord, ProcessIdentity
+from khlone.operations import attending, standing, steering
+from khlone.operations.standing import SessionReport
+from khlone.registry import SessionRecord
+
+STOPPED = "it was stopped"
+#: How long the end of a session that was killed may take to be recorded, in seconds.
+_RECORD_S = 10.0
+#: How often a session is looked at whose supervisor cannot be waited for, in seconds.
+_POLL_S = 0.2
+
+
+def stop(app: App, clone: CloneRecord, *, grace_s: float = attending.GRACE_S) -> SessionReport:
+    """End the session of a clone with all that it has started: TERM, a grace, KILL.
+
+    Raises NoSuchSession where none lives, SessionFailed for one that lives on, or is out of sight.
+    """
+    record = standing.current(app, clone)
+    if record is None:
+        raise NoSuchSession(clone.name, "has no session that runs")
+    place = sessions.out_of_sight(record.owner)
+    if place is not None:
+        raise SessionFailed(clone.name, f"it runs {place} and cannot be ended from here")
+    with app.registry.transaction() as change:
+        change.note_reason(record.id, STOPPED)
+    deadline = time.monotonic() + grace_s
+    told = [one for one in _who_sees_through(record) if _tell(one, signal.SIGTERM)]
+    if not told:
+        steering.stop(clone, record.id, grace_s=grace_s)
+    for one in told:
+        sessions.await_end(one, max(0.0, deadline - time.monotonic()))
+    if standing.may_live(record):
+        steering.stop(clone, record.id, grace_s=0.0)
+        for one in told:
+            if not sessions.await_end(one, _RECORD_S):
+                _tell(one, signal.SIGKILL)
+                sessions.await_end(one, _RECORD_S)
+    attending.end_marked(record.id)
+    now = standing.find(app, clone, record.id)
+    if now.ended_at is None:
+        if standing.may_live(now):
+            raise SessionFailed(clone.name, f"pid {now.owner.pid} does not end")
+        with app.registry.transaction() as change:
+            change.end_session(record.id, standing.LOST, None, STOPPED)
+    return standing.report(app, clone, standing.find(app, clone, record.id))
+
+
+def stop_all(app: App, clone: CloneRecord) -> list[SessionReport]:
+    """End the session of a clone that has one; what cannot be ended is left to whoever asks."""
+    with contextlib.suppress(NoSuchSession, SessionFailed):
+        return [stop(app, clone)]
+    return []
+
+
+def _who_sees_through(record: SessionRecord) -> list[ProcessIdentity]:
+    """Who is to be told to end: the supervisor, or, while nothing of the session is there, who is to start it."""
+    found = [] if record.supervisor is None else [record.supervisor]
+    return found if record.state == "running" else [*found, record.owner]
+
+
+def _tell(one: ProcessIdentity, number: int) -> bool:
+    has_heard = sessions.send(one, number)
+    # One that is paused would not hear of it.
+    sessions.send(one, signal.SIGCONT)
+    return has_heard
+
+
+def wait(app: App, clone: CloneRecord, *, check: Callable[[], None] = lambda: None) -> SessionReport:
+    """How the session of a clone ended, or the last one where none lives; waits for that without a bound.
+
+    `check` is called now and then, and may raise. Raises NoSuchSession.
+    """
+    record = standing.latest(app, clone)
+    while record.ended_at is None:
+        check()
+        for one in (record.supervisor, record.owner):
+            if one is not None and sessions.out_of_sight(one) is None:
+                sessions.await_end(one, _POLL_S if record.supervisor is None else 60.0)
+                break
+        else:
+            time.sleep(_POLL_S)
+        standing.settle(app, clone)
+        record = standing.find(app, clone, record.id)
+    return standing.report(app, clone, record)

@@ -1,0 +1,82 @@
+"""How does a session start in a clone, with a supervisor that sees it through?
+
+The supervisor is a process of its own, which outlives whoever asked for it: it waits for
+the session's turn, starts it, keeps its output, and records how it ended. What it has to
+say until the session runs, or waits in line, comes back here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from khlone import process
+from khlone.app import SESSION_VARIABLES, App
+from khlone.errors import KhloneError, SessionFailed, UsageError
+from khlone.operations import standing
+from khlone.operations.standing import SessionReport
+from khlone.values import dataclass, field_names
+
+#: The mark of a supervisor and its keeper in their environment; each has a value of its own.
+SUPERVISES = "KHLONE_SUPERVISES"
+_BOOT = "import sys; sys.path[:] = sys.argv[1:]; from khlone.operations.keeper import main; main()"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """A session that is to run in a clone, by the clone's name; without `wait` it is refused when it would queue."""
+
+    clone: str
+    command: Sequence[str]
+    kind: str = "run"
+    wait: bool = True
+    priority: int = 0
+
+
+def detach(app: App, request: RunRequest) -> SessionReport:
+    """Start a session that outlives this process; returns once it runs, waits in line, or has ended already.
+
+    Raises what keeps it from starting: CloneBusy, NoRoom, CommandNotFound, Refusal and the
+    like. Interrupted, it may be there all the same, or end at once.
+    """
+    if not request.command:
+        raise UsageError("no command is given", hint="git khlone run NAME -- CMD ...")
+    app.require_outside()
+    app.settings.require_whole()
+    clone = app.require_clone(request.clone)
+    path = [entry for entry in sys.path if os.path.isabs(entry)]
+    spec = {
+        "where": os.fspath(app.location.worktree or app.location.common_dir),
+        "request": {name: getattr(request, name) for name in field_names(request)},
+    }
+    # It belongs to no clone that this one may have been called in: it goes on when that session ends.
+    kept = {name: value for name, value in process.scrubbed(app.environment).items() if name not in SESSION_VARIABLES}
+    answers = process.start_linked(
+        [sys.executable, "-I", "-c", _BOOT, *path],
+        environment={**kept, SUPERVISES: os.urandom(8).hex()},
+        given=json.dumps(spec).encode(),
+    )
+    for answer in _answers(answers):
+        if "told" in answer:
+            app.told(str(answer["told"]))
+        elif "session" in answer:
+            return standing.report(app, clone, standing.find(app, clone, str(answer["session"])))
+        elif "error" in answer:
+            raise _error(answer["error"])
+    raise SessionFailed(clone.name, "its supervisor ended before it was there")
+
+
+def _answers(descriptor: int) -> Iterator[Mapping[str, object]]:
+    with open(descriptor, "rb") as stream:
+        for line in stream:
+            yield json.loads(line)
+
+
+def _error(about: object) -> KhloneError:
+    """The error that kept the session from starting, as it was raised in the supervisor."""
+    assert isinstance(about, dict)
+    error = KhloneError(about["message"], hint=about["hint"])
+    error.code, error.exit_code, error.facts = about["code"], about["exit"], about["facts"]  # type: ignore[misc]
+    return error

@@ -1,0 +1,233 @@
+"""What does a supervisor do for its session, from its place in line to its recorded end?
+
+It asks for the session's place, starts it, keeps its output in a log, and records how it
+ended; a session of an agent is watched as any other. Nothing here prints: what there is
+to say goes to whoever asked for the session, as long as that one listens, and to the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from khlone import files, session_logs, sessions, values
+from khlone.app import App
+from khlone.errors import KhloneError
+from khlone.model import CloneRecord
+from khlone.operations import admission, attending, journal, standing
+from khlone.operations.execute import _prepare as prepare
+from khlone.operations.execute import _Prepared as Prepared
+from khlone.operations.execute import _request as request_of
+from khlone.operations.execute import _Running as Running
+from khlone.operations.run import SUPERVISES, RunRequest
+from khlone.process import Apart, start_apart
+from khlone.registry import SessionRecord
+
+_KILLED = "its supervisor was killed"
+
+
+class Link:
+    """The way back to whoever asked for the session, until that one knows enough; `descriptor` is taken over."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing final was said yet."""
+        return self._descriptor is not None
+
+    def tell(self, text: str) -> None:
+        """Say a line for people."""
+        self._say({"told": text})
+
+    def hand_over(self, session: str) -> bool:
+        """Say that the session is there and needs nobody; False when nobody has heard it."""
+        return self._say({"session": session}, final=True)
+
+    def fail(self, error: KhloneError) -> None:
+        """Say what keeps the session from being there."""
+        about = {"code": error.code, "exit": error.exit_code, "message": error.message, "hint": error.hint}
+        self._say({"error": {**about, "facts": error.facts}}, final=True)
+
+    def _say(self, what: dict[str, object], *, final: bool = False) -> bool:
+        descriptor = self._descriptor
+        if descriptor is None:
+            return True
+        try:
+            files.write_all(descriptor, json.dumps(what).encode() + b"\n")
+        except OSError:
+            return False
+        finally:
+            if final:
+                self._descriptor = None
+                os.close(descriptor)
+        return True
+
+
+class _ToldToEnd(Exception):
+    """It was told to end before the session was started."""
+
+
+class Supervisor:
+    """Sees one session through; `token` is the mark of this supervisor."""
+
+    def __init__(self, app: App, request: RunRequest, link: Link, heard: attending.Signals, token: str) -> None:
+        self._app, self._request, self._link = app, request, link
+        self._signals, self._token = heard, token
+        self._log: session_logs.SessionLog | None = None
+        app.told = self._tell
+
+    def see_through(self) -> None:
+        """Start the session when its turn comes, and stay until it has ended; what fails is said and recorded."""
+        try:
+            clone = self._app.require_clone(self._request.clone)
+            with self._app.registry.transaction() as change:
+                standing.require_free(change, clone)
+            prepared = self._prepared(clone)
+            self._log = session_logs.SessionLog(Path(prepared.session.log or ""))
+        except (KhloneError, OSError) as error:
+            self._link.fail(_plain(error))
+            return
+        try:
+            with self._app.registry.transaction() as change:
+                standing.require_free(change, clone)
+                change.start_session(prepared.session)
+        except KhloneError as error:
+            session_logs.discard(self._log.path)
+            self._link.fail(error)
+            return
+        try:
+            self._admitted(prepared)
+        except (KhloneError, OSError, _ToldToEnd) as error:
+            self._give_up(prepared.session, error)
+        finally:
+            self._log.close()
+
+    def _prepared(self, clone: CloneRecord) -> Prepared:
+        prepared = prepare(self._app, clone, self._request.command)
+        log = session_logs.path_of(files.make_private_dir(self._app.config_dirs.logs(clone.id)), prepared.session.id)
+        session = values.replace(
+            prepared.session,
+            kind=self._request.kind,
+            state=standing.WAITING,
+            # The keeper: it is there as long as anybody is who sees the session through.
+            supervisor=sessions.identity(os.getppid()),
+            log=os.fspath(log),
+        )
+        return values.replace(prepared, session=session)
+
+    def _admitted(self, prepared: Prepared) -> None:
+        request = request_of(prepared, light=False, wait=self._request.wait)
+        request = values.replace(request, priority=self._request.priority)
+
+        def check() -> None:
+            if self._signals.told_to_end or not self._link.hand_over(prepared.session.id):
+                raise _ToldToEnd
+
+        with admission.admit(self._app, request, told=self._tell, check=check) as place:
+            if self._signals.told_to_end:
+                raise _ToldToEnd
+            self._run(prepared, Running(self._app, prepared, place))
+
+    def _run(self, prepared: Prepared, running: Running) -> None:
+        session = prepared.session
+        assert self._log is not None
+        child = start_apart(prepared.start.argv, cwd=prepared.clone.path, environment=prepared.start.variables)
+        attended = attending.Attended(child, token=self._token, heard=self._signals, said=self._log.add)
+        try:
+            running.reads_files = True
+            try:
+                running.started(child.pid)
+                if not self._link.hand_over(session.id):
+                    attended.end("the command that asked for it was interrupted")
+            except BaseException:
+                attended.end("its supervisor has failed")
+                raise
+            finally:
+                running.status = attended.see_out()
+        finally:
+            left = attended.left + attending.end_marked(session.id)
+            if left:
+                self._tell(f"{left} {'process was' if left == 1 else 'processes were'} left behind, and ended")
+            if attended.reason is not None:
+                self._tell(f"ended: {attended.reason}")
+                with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
+                    change.note_reason(session.id, attended.reason)
+            prepared.level.ended(self._app, prepared.asked, running.status)
+            running.ended()
+            child.close()
+
+    def _give_up(self, session: SessionRecord, error: Exception) -> None:
+        """It never came to be: nobody who was told of it hears of it again, for others it is recorded."""
+        failure = None if isinstance(error, _ToldToEnd) else _plain(error)
+        reason = "it was told to end before its turn came" if failure is None else failure.message
+        assert self._log is not None
+        with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
+            if self._link.is_open:
+                change.forget_session(session.id)
+            else:
+                change.end_session(session.id, standing.FAILED, None, reason)
+        if self._link.is_open:
+            session_logs.discard(self._log.path)
+            self._link.fail(failure or KhloneError(reason))
+        else:
+            self._log.line(reason)
+
+    def _tell(self, text: str) -> None:
+        self._link.tell(text)
+        if self._log is not None:
+            self._log.line(text)
+
+
+def see_through(spec: Mapping[str, Any], answer: int) -> None:
+    """What the process of a supervisor does: all of one session. `answer` leads to whoever asked for it."""
+    link, heard = Link(answer), attending.Signals()
+    try:
+        app, request, token = _opened(spec)
+        Supervisor(app, request, link, heard, token).see_through()
+    except KhloneError as error:
+        link.fail(error)
+    except Exception as error:
+        link.fail(_plain(error))
+        raise
+
+
+def _opened(spec: Mapping[str, Any]) -> tuple[App, RunRequest, str]:
+    token = os.environ.pop(SUPERVISES, "")
+    environment = dict(os.environ)
+    return App.open(Path(spec["where"]), environment=environment), RunRequest(**spec["request"]), token
+
+
+def take_over(spec: Mapping[str, Any], supervisor: int, ended: Mapping[int, int]) -> None:
+    """End and record the session whose supervisor, a child of this process, was killed.
+
+    `ended` are the statuses of what has ended here since.
+    """
+    heard = attending.Signals()
+    app, request, token = _opened(spec)
+    clone = app.require_clone(request.clone)
+    here = sessions.identity()
+    found = [one for one in app.registry.live_sessions(clone.id) if one.supervisor == here]
+    for record in found:
+        status = None
+        if record.owner.pid != supervisor:
+            child = Apart(record.owner.pid, None, ())
+            child.status = ended.get(child.pid)
+            attended = attending.Attended(child, token=token, heard=heard, said=lambda _: None)
+            attended.end(_KILLED)
+            status = attended.see_out()
+            attending.end_marked(record.id)
+        state = standing.LOST if status is None else standing.ended_as(status)
+        with app.registry.transaction() as change:
+            change.end_session(record.id, state, status, _KILLED)
+        ended_now = standing.find(app, clone, record.id)
+        app.plugins.session_ended(journal.as_clone(clone), standing.as_session(app, ended_now))
+
+
+def _plain(error: Exception) -> KhloneError:
+    return error if isinstance(error, KhloneError) else files.cause(error, "the log") or KhloneError(str(error))  # type: ignore[arg-type]

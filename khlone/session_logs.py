@@ -1,0 +1,94 @@
+"""What is kept of the output of a session? Two files of bounded size: what is written now, and what was before it.
+
+`<session>.log` grows to a bound, then becomes `<session>.log.1` in place of the older one.
+A reader sees the two as one; one that follows notices the change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from khlone import files
+
+#: Bytes of each of the two files.
+MOST_BYTES = 8 << 20
+#: Sessions of one folder whose logs are kept.
+KEPT = 20
+_PIECE = 1 << 16
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def path_of(folder: Path, session: str) -> Path:
+    """Where the log of a session lies."""
+    return folder / f"{session}.log"
+
+
+class SessionLog:
+    """The log of one session, written by one thread; a full disk loses what comes then, and nothing else."""
+
+    def __init__(self, path: Path, *, most: int = MOST_BYTES) -> None:
+        self.path = path
+        self._most = most
+        self._size = 0
+        self._begins_line = True
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS, 0o600)
+
+    def add(self, chunk: bytes) -> None:
+        """Write what the session said."""
+        for at in range(0, len(chunk), _PIECE):
+            piece = chunk[at : at + _PIECE]
+            with contextlib.suppress(OSError):
+                if self._size and self._size + len(piece) > self._most:
+                    self._turn()
+                files.write_all(self._descriptor, piece)
+                self._size += len(piece)
+                self._begins_line = piece.endswith(b"\n")
+
+    def line(self, text: str) -> None:
+        """Write a line of ours, on a line of its own."""
+        self.add((b"" if self._begins_line else b"\n") + f"khlone: {text}\n".encode(errors="surrogateescape"))
+
+    def _turn(self) -> None:
+        os.replace(self.path, _older(self.path))
+        descriptor = self._open()
+        os.close(self._descriptor)
+        self._descriptor, self._size = descriptor, 0
+
+    def close(self) -> None:
+        """Nothing more is written; of the folder's logs those of the newest sessions stay."""
+        os.close(self._descriptor)
+        for old in sorted(self.path.parent.glob("*.log"))[:-KEPT]:
+            if not old.name.startswith("hook-"):
+                discard(old)
+
+
+def discard(path: Path) -> None:
+    """Delete the log of a session."""
+    for one in (path, _older(path)):
+        with contextlib.suppress(OSError):
+            os.unlink(one)
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(f"{path.name}.1")
+
+
+def tail(path: Path, lines: int | None = None) -> bytes:
+    """The last lines of a log, or all that is kept; nothing where there is none."""
+    # The newer first: what becomes the older meanwhile is then there twice at worst, and never missing.
+    newer = _read(path)
+    content = _read(_older(path)) + newer
+    if lines is None:
+        return content
+    return b"".join(content.splitlines(keepends=True)[-lines:]) if lines else b""
+
+
+def _read(path: Path) -> bytes:
+    with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | _FLAGS), "rb") as stream:
+        return stream.read()
+    return b""

@@ -1,0 +1,295 @@
+"""`run --detach`: a session that goes on by itself, with its log, its end, and nothing that it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from khlone import session_logs
+from khlone.session_logs import SessionLog
+from tests.commands.steps import clone_names, document, new, refused, show
+from tests.commands.test_resources import DAEMON, alive, wait_for
+from tests.support import KHLONE, Khlone
+
+#: Says what it is called with, then waits for a file, and ends with the code in it.
+ATTENTIVE = """
+import os, pathlib, sys, time
+print("here", *sys.argv[2:], flush=True)
+end = pathlib.Path(sys.argv[1])
+while not (end.exists() and end.read_text()):
+    time.sleep(0.02)
+sys.exit(int(end.read_text()))
+"""
+Run = Callable[..., dict[str, Any]]
+
+
+def processes_of(session: str) -> list[int]:
+    """Every process that has the mark of a session in its environment, whoever is its parent."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = f"\0KHLONE_SESSION={session}\0".encode() in b"\0" + (place / "environ").read_bytes()
+        except OSError:
+            continue
+        if marked and alive(int(place.name)):
+            found.append(int(place.name))
+    return found
+
+
+def supervisors() -> list[int]:
+    """Every supervisor and keeper whose account is that of this test."""
+    mine = f"XDG_STATE_HOME={os.environ['XDG_STATE_HOME']}".encode()
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (place / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mine in environment and any(one.startswith(b"KHLONE_SUPERVISES=") for one in environment):
+            found.append(int(place.name))
+    return sorted(pid for pid in found if alive(pid))
+
+
+@pytest.fixture
+def project(khlone: Khlone, repository: Path) -> Iterator[Path]:
+    """The repository with clone `one`; nothing of any session of it is left when the test ends."""
+    new(khlone, repository, "one")
+    yield repository
+    khlone("stop", "--all", "--grace", "1", cwd=repository)
+    wait_for(lambda: not supervisors())
+
+
+@pytest.fixture
+def run(khlone: Khlone, project: Path) -> Run:
+    """`run("one", argv)` starts a detached session and returns it."""
+
+    def start(name: str, argv: Sequence[str], *words: str) -> dict[str, Any]:
+        done = khlone("run", name, "--detach", "--json", *words, "--", *argv, cwd=project)
+        return dict(document(done, "run")["session"])
+
+    return start
+
+
+def attentive(end: Path, *words: str) -> list[str]:
+    """The argv of `ATTENTIVE`."""
+    return [sys.executable, "-c", ATTENTIVE, str(end), *words]
+
+
+def test_a_session_goes_on_without_the_command_that_started_it(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    started = run("one", attentive(tmp_path / "end", "a b"))
+
+    (shown,) = show(khlone, project, "one")["sessions"]
+    (listed,) = document(khlone("list", "--json", cwd=project), "list")["clones"][0]["sessions"]
+    assert os.getsid(started["pid"]) == started["pid"]
+    assert alive(started["pid"])
+    assert (shown["id"], shown["pid"], shown["state"]) == (started["id"], started["pid"], "running")
+    assert (listed["state"], listed["log"]) == ("running", started["log"])
+    (tmp_path / "end").write_text("7")
+    waited = khlone("wait", "one", cwd=project)
+    ended = document(khlone("wait", "one", "--json", cwd=project, env=None), "wait", 7)["sessions"][0]
+
+    assert waited.code == 7
+    assert (ended["id"], ended["state"], ended["exit"], ended["signal"]) == (started["id"], "exit 7", 7, None)
+    assert khlone("logs", "one", cwd=project).out == "here a b\n"
+    assert show(khlone, project, "one")["sessions"] == []
+    wait_for(lambda: not supervisors())
+
+
+def test_it_waits_for_an_end_that_is_still_to_come(khlone: Khlone, project: Path, run: Run, tmp_path: Path) -> None:
+    run("one", attentive(tmp_path / "end"))
+    waiting = subprocess.Popen([str(KHLONE), "wait", "one"], cwd=project, stdin=subprocess.DEVNULL)
+    (watched,) = [waiting.pid]
+    wait_for(lambda: "poll" in Path(f"/proc/{watched}/wchan").read_text() or _sleeps_in_select(watched))
+
+    (tmp_path / "end").write_text("5")
+
+    assert waiting.wait(timeout=60) == 5
+
+
+def _sleeps_in_select(pid: int) -> bool:
+    number = Path(f"/proc/{pid}/syscall").read_text().split()[0]
+    return number in {"23", "270", "7", "271", "232"}
+
+
+def test_the_log_has_both_streams_and_the_last_lines_alone_on_request(khlone: Khlone, project: Path, run: Run) -> None:
+    run("one", ["sh", "-c", "seq 1 50; echo oops >&2"])
+    khlone("wait", "one", cwd=project)
+
+    whole = khlone("logs", "one", cwd=project).out.splitlines()
+    last = khlone("logs", "one", "-n", "3", cwd=project).out.splitlines()
+    found = document(khlone("logs", "one", "--json", cwd=project), "logs")
+
+    assert sorted(whole) == sorted([*(str(number) for number in range(1, 51)), "oops"])
+    assert last == whole[-3:]
+    assert found["text"].splitlines() == whole
+    assert Path(found["session"]["log"]).stat().st_mode & 0o077 == 0
+
+
+def test_a_log_is_of_bounded_size_and_its_end_is_kept(tmp_path: Path) -> None:
+    log = SessionLog(tmp_path / "a.log", most=10_000)
+
+    for number in range(5_000):
+        log.add(f"line {number}\n".encode())
+    log.close()
+    kept = session_logs.tail(tmp_path / "a.log").decode().splitlines()
+
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
+    assert {path.name for path in tmp_path.iterdir()} == {"a.log", "a.log.1"}
+    assert kept == [f"line {number}" for number in range(5_000 - len(kept), 5_000)]
+    assert len(kept) > 900
+    assert session_logs.tail(tmp_path / "a.log", 2) == b"line 4998\nline 4999\n"
+
+
+def test_a_second_session_of_a_clone_is_told_who_has_it(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    first = run("one", attentive(tmp_path / "end"))
+
+    second = refused(khlone("run", "one", "-d", "--json", "--", "true", cwd=project), "clone-busy", 75)
+    beside = khlone("exec", "one", "--", "true", cwd=project)
+
+    assert f"pid {first['pid']}" in second["message"]
+    assert beside.code == 0
+    logs = Path(first["log"]).parent
+    assert [path.name for path in logs.glob("*.log")] == [f"{first['id']}.log"]
+    khlone("stop", "one", cwd=project)
+    assert run("one", ["true"])["id"] != first["id"]
+
+
+def test_of_many_sessions_of_one_clone_at_once_one_is_there(khlone: Khlone, project: Path, tmp_path: Path) -> None:
+    words = [str(KHLONE), "run", "one", "--detach", "--", *attentive(tmp_path / "end")]
+    asking = [
+        subprocess.Popen(words, cwd=project, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for _ in range(6)
+    ]
+
+    codes = sorted(one.wait(timeout=120) for one in asking)
+
+    assert codes == [0, 75, 75, 75, 75, 75]
+    assert len(show(khlone, project, "one")["sessions"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "exit_code"),
+    [
+        (("run", "one", "-d", "--json", "--", "no-such-program"), "command-not-found", 1),
+        (("run", "none", "-d", "--json", "--", "true"), "no-such-clone", 1),
+        (("run", "one", "-d", "--json"), "usage", 2),
+        (("logs", "one", "--json"), "no-such-session", 1),
+        (("wait", "one", "--json"), "no-such-session", 1),
+        (("stop", "one", "--json"), "no-such-session", 1),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(
+    khlone: Khlone, project: Path, words: tuple[str, ...], code: str, exit_code: int
+) -> None:
+    done = khlone(*words, cwd=project)
+
+    refused(done, code, exit_code)
+    assert clone_names(khlone, project) == ["one"]
+    assert show(khlone, project, "one")["sessions"] == []
+    logs = Path(show(khlone, project, "one")["config_dir"]).parent.parent / "logs"
+    assert list(logs.iterdir()) == []
+    refused(khlone("logs", "one", "--json", cwd=project), "no-such-session")
+
+
+#: Leaves a process behind that has forked twice, in a session of its own with its folder elsewhere.
+LEAVES = """
+import os, subprocess, sys, time
+subprocess.run([sys.executable, "-c", *sys.argv[2:]], check=True)
+while not os.path.exists(sys.argv[4]):
+    time.sleep(0.02)
+if sys.argv[1] == "stays":
+    import signal
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def leaver(tmp_path: Path) -> Callable[[str], list[str]]:
+    """The argv of a session that leaves a daemon behind, whose pid is in `tmp_path / "daemon"`."""
+    return lambda how: [sys.executable, "-c", LEAVES, how, DAEMON, "0", str(tmp_path / "daemon"), str(tmp_path / "end")]
+
+
+@pytest.mark.parametrize("how", ["stays", "goes"])
+def test_what_has_forked_twice_ends_with_its_session(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path, leaver: Callable[[str], list[str]], how: str
+) -> None:
+    session = run("one", leaver(how))
+    wait_for((tmp_path / "daemon").exists)
+    daemon = int((tmp_path / "daemon").read_text())
+
+    if how == "stays":
+        assert alive(daemon)
+        assert os.getsid(daemon) != os.getsid(session["pid"])
+        khlone("stop", "one", cwd=project)
+    else:
+        assert khlone("wait", "one", cwd=project).code == 0
+        assert "1 process was left behind, and ended" in khlone("logs", "one", cwd=project).out
+
+    assert not alive(daemon)
+    assert processes_of(session["id"]) == []
+
+
+def test_what_does_not_hear_is_killed_after_the_grace(khlone: Khlone, project: Path, run: Run) -> None:
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(1, flush=True)\nwhile 1: signal.pause()"
+    session = run("one", [sys.executable, "-c", deaf])
+    wait_for(lambda: khlone("logs", "one", cwd=project).out == "1\n")
+
+    (stopped,) = document(khlone("stop", "one", "--grace", "0.2", "--json", cwd=project), "stop")["sessions"]
+
+    assert (stopped["state"], stopped["signal"], stopped["reason"]) == ("signal 9", 9, "it was stopped")
+    assert processes_of(session["id"]) == []
+    assert khlone("wait", "one", cwd=project).code == 128 + signal.SIGKILL
+
+
+def test_a_session_that_was_started_inside_another_one_goes_on_without_it(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    new(khlone, project, "two")
+    inner = [str(KHLONE), "run", "two", "--detach", "--", *attentive(tmp_path / "end")]
+
+    run("one", inner)
+    assert khlone("wait", "one", cwd=project).code == 0
+
+    (shown,) = show(khlone, project, "two")["sessions"]
+    assert shown["state"] == "running"
+    assert alive(shown["pid"])
+    (tmp_path / "end").write_text("4")
+    assert khlone("wait", "two", cwd=project).code == 4
+
+
+def test_a_session_has_the_variables_of_its_clone_and_no_mark_of_its_supervisor(
+    khlone: Khlone, project: Path, run: Run
+) -> None:
+    session = run("one", ["env"])
+    khlone("wait", "one", cwd=project)
+
+    variables = dict(line.partition("=")[::2] for line in khlone("logs", "one", cwd=project).out.splitlines())
+
+    assert variables["KHLONE_SESSION"] == session["id"]
+    assert variables["KHLONE_NAME"] == "one"
+    assert variables["CLAUDE_CONFIG_DIR"] == show(khlone, project, "one")["config_dir"]
+    assert "KHLONE_SUPERVISES" not in variables
+
+
+def test_remove_stops_the_session_where_it_is_forced_to(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    session = run("one", attentive(tmp_path / "end"))
+
+    kept = document(khlone("remove", "one", "--json", cwd=project), "remove", 1)["kept"]
+    done = khlone("remove", "--force", "one", cwd=project)
+
+    assert [one["code"] for one in kept] == ["session-live"]
+    assert (done.code, clone_names(khlone, project)) == (0, [])
+    assert f"ended session {session['id']} of one" in done.err
+    assert processes_of(session["id"]) == []
