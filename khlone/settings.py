@@ -9,8 +9,9 @@ files are plain, git is not asked.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ _STRICTER: Mapping[str, Callable[[Any], object]] = {
     "trash.age": max,
     "trash.size": max,
 }
+#: What verbs that only ask go by too, which a value that cannot be used must not stop.
+_GONE_BY = ("durable", "plugins.timeout")
 #: Longer than any talk with a remote.
 _FOREVER_S = 30 * 86400.0
 
@@ -77,9 +80,23 @@ class Settings:
     author_address: str | None = None
 
     def require_whole(self) -> None:
-        """Raise what keeps a file from being read: for whatever must not go by half of the settings."""
+        """Raise what keeps a file from being read, or a value that every verb goes by, from being used.
+
+        For whatever must not go by half of the settings.
+        """
         for error in self.broken:
             raise error
+        for key in _GONE_BY:
+            self.value(key)
+
+    def faults(self) -> Iterator[KhloneError]:
+        """Every value of a setting of khlone's own that cannot be used."""
+        for key in self.values:
+            if setting_table.find(key) is not None:
+                try:
+                    self.value(key)
+                except InvalidSetting as error:
+                    yield error
 
     @property
     def agent(self) -> str:
@@ -107,8 +124,10 @@ class Settings:
 
     @property
     def durable(self) -> bool:
-        """Whether a created clone is on disk, not only in the page cache, when `new` returns."""
-        return self.value("durable") is True
+        """Whether a created clone is on disk, not only in the page cache, when `new` returns; so where it is unsaid."""
+        with contextlib.suppress(InvalidSetting):
+            return self.value("durable") is True
+        return True
 
     @property
     def sync_by_rebase(self) -> bool:
@@ -162,10 +181,11 @@ class Settings:
 
     @property
     def plugins_timeout_s(self) -> float:
-        """How long one hook of a plugin may take; 0 is as long as it likes."""
-        found = self.value("plugins.timeout")
-        assert isinstance(found, float)
-        return found
+        """How long one hook of a plugin may take; 0 is as long as it likes, what cannot be used is the default."""
+        found: object = None
+        with contextlib.suppress(InvalidSetting):
+            found = self.value("plugins.timeout")
+        return found if isinstance(found, float) else float(str(_default_of("plugins.timeout")))
 
     @property
     def remote(self) -> str | None:
@@ -201,6 +221,11 @@ class Settings:
     def _text(self, key: str) -> str | None:
         found = self.value(key)
         return found if isinstance(found, str) and found else None
+
+
+def _default_of(key: str) -> str | None:
+    setting = setting_table.find(key)
+    return None if setting is None else setting.default
 
 
 def _may_be_empty(setting: Setting) -> bool:

@@ -188,12 +188,15 @@ def test_a_key_without_a_value_is_true_as_it_is_for_git(repository: Path, git: G
     assert not found.durable
 
 
-def test_a_boolean_that_is_none_is_named(repository: Path, git: Git) -> None:
+def test_a_boolean_that_is_none_is_named_and_asks_for_more_rather_than_less(repository: Path, git: Git) -> None:
     git("config", "khlone.durable", "perhaps", cwd=repository)
+    found = load(repository)
 
     with pytest.raises(InvalidSetting) as caught:
-        _ = load(repository).durable
+        found.require_whole()
 
+    assert found.durable
+    assert [str(one) for one in found.faults()] == [str(caught.value)]
     assert "khlone.durable" in str(caught.value)
     assert "perhaps" in str(caught.value)
     assert "khlone.durable" in str(caught.value.hint)

@@ -18,7 +18,20 @@ from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.locks import HeldLock
 from khlone.model import GONE_STATES, CloneRecord, CloneState, Finding, Severity
-from khlone.operations import agents, escape, githooks, inspect, journal, names, rebuild, recovery, repair, sweep, undo
+from khlone.operations import (
+    agents,
+    escape,
+    githooks,
+    inspect,
+    journal,
+    names,
+    rebuild,
+    recovery,
+    repair,
+    setting_faults,
+    sweep,
+    undo,
+)
 from khlone.registry import Operation
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -41,12 +54,12 @@ def diagnose(
     that will not come back: what it began is mended too.
     """
     if not app.state_dir.exists() and not fix:
-        return [*_foreign_entries(app, fix=False), *_git_works(app)]
+        return [*_foreign_entries(app, fix=False), *_git_works(app), *setting_faults.examine(app)]
     if fix:
         app.prepare_state(mending=True)
     findings = list(_registry(app, fix=fix))
     if any(not finding.fixed and finding.severity is Severity.ERROR for finding in findings):
-        return [*findings, *_foreign_entries(app, fix=fix), *_git_works(app)]
+        return [*findings, *_foreign_entries(app, fix=fix), *_git_works(app), *setting_faults.examine(app)]
     findings += _operations(app, fix=fix, host_gone=host_gone)
     findings += _foreign_entries(app, fix=fix)
     findings += _clones(app, fix=fix)
@@ -54,6 +67,7 @@ def diagnose(
     findings += _leftovers(app, fix=fix)
     findings += githooks.examine(app, fix=fix)
     findings += _git_works(app)
+    findings += setting_faults.examine(app)
     findings += _agents(app, offer if fix else _nothing_offered)
     if app.has_registry:
         findings += app.plugins.diagnose(inspect.list_clones(app, status=False))
