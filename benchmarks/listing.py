@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.harness import KHLONE, Bench, Cost, Series, compare, rounds, table
 
-_FILES = 200
-_COUNTS = (1, 10, 50, 200)
+#: Files of a worktree, and how many clones.
+_SIZES = ((200, (1, 10, 50, 200)), (20_000, (1, 10, 50)))
 #: How many `git status` the reference runs at a time, as many as `list` does.
 _AT_ONCE = 4
 
 
-def _repository(bench: Bench, clones: int) -> Path:
-    repository = bench.repository(f"clones-{clones}", files=_FILES)
+def _repository(bench: Bench, files: int, clones: int) -> Path:
+    repository = bench.repository(f"clones-{clones}-{files}", files=files, size=128)
     bench.ask("git", "config", "khlone.durable", "false", cwd=repository)
     bench.run(KHLONE, "new", "-n", str(clones), "work", cwd=repository)
     for number in range(1, clones + 1, 2):
@@ -36,11 +37,18 @@ def _statuses(bench: Bench, repository: Path, clones: int) -> Cost:
 
 
 def main(bench: Bench) -> None:
-    """Print both tables."""
+    """Print the tables."""
+    places: dict[tuple[int, int], Path] = {}
+    for files, counts in _SIZES:
+        places |= {(files, clones): _repository(bench, files, clones) for clones in counts}
+        _compare_statuses(bench, files, {clones: places[files, clones] for clones in counts})
+    _compare_floor(bench, places[200, 50])
+
+
+def _compare_statuses(bench: Bench, files: int, places: Mapping[int, Path]) -> None:
     rows = []
-    places = {clones: _repository(bench, clones) for clones in _COUNTS}
     for clones, repository in places.items():
-        count = 12 if clones < 100 else 6
+        count = 12 if clones < 100 and files < 1000 else 6
 
         def statuses(_: int, repository: Path = repository, clones: int = clones) -> Cost:
             return _statuses(bench, repository, clones)
@@ -54,11 +62,13 @@ def main(bench: Bench) -> None:
         series = rounds({"statuses": statuses, "list": listed, "list --no-status": asked}, count)
         rows.append(_row(str(clones), series))
     table(
-        f"listing, worktrees of {_FILES} files, {_AT_ONCE} at a time",
+        f"listing, worktrees of {files} files, {_AT_ONCE} at a time",
         ("clones", "git statuses ms", "list ms", "wall ratio", "CPU ratio", "list --no-status ms"),
         rows,
     )
-    repository = places[50]
+
+
+def _compare_floor(bench: Bench, repository: Path) -> None:
     click = (sys.executable, "-c", "import click")
     series = rounds(
         {
