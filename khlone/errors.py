@@ -507,12 +507,16 @@ class MergeConflict(KhloneError):
     code = "conflict"
     exit_code = EXIT_CONFLICT
 
-    def __init__(self, name: str, target: str, paths: Sequence[str], *, commit: str | None = None) -> None:
+    def __init__(
+        self, name: str, target: str, paths: Sequence[str], *, commit: str | None = None, own: str | None = None
+    ) -> None:
         where = f" at {commit}" if commit else ""
-        hint = f"git rebase {target}, settle" if commit else f"git merge {target}, settle the conflict, commit,"
+        way = f"git khlone sync --conflict {'--rebase ' if commit else ''}{name}"
+        if target != own:
+            way = f"git {'rebase' if commit else 'merge'} {target}, settle the conflict, commit"
         super().__init__(
             f"{name} conflicts with {target} in {_some(paths)}{where}",
-            hint=f"in the clone: {hint} and merge again",
+            hint=f"to settle it in the clone: {way}, and merge again",
             name=name,
             target=target,
             paths=list(paths),

@@ -24,7 +24,7 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
     Raises NothingToMerge, MergeConflict, NotFastForward, UnrelatedHistories or
     IdentityMissing; nothing but loose objects is left behind.
     """
-    squashed = _squashed_before(app, clone, target, old)
+    squashed = squashed_before(app, clone, target, old)
     bounds = _bounds(old, squashed)
     resolved_by: str | None = None
     if strategy is Strategy.FF_ONLY:
@@ -72,12 +72,12 @@ def with_target(
     NothingToMerge when none of these is left, and what `build` raises.
     """
     shown = upstream or target
-    squashed = _squashed_before(app, clone, target, onto)
+    squashed = squashed_before(app, clone, target, onto)
     if rebase:
         return replay.replay(app, clone, shown, onto, source, _bounds(onto, squashed))
-    tree = _merged_tree(app, clone, shown, onto, source, squashed)
+    tree, resolved_by = _resolved_tree(app, clone, shown, onto, source, squashed)
     kind = "remote-tracking branch" if upstream else "branch"
-    message = f"Merge {kind} '{shown}' into {clone.branch}\n"
+    message = _with_resolver(app, f"Merge {kind} '{shown}' into {clone.branch}\n", resolved_by)
     return app.repository.commit_tree(tree, [source, onto], message, sign=app.settings.gpg_sign)
 
 
@@ -88,7 +88,7 @@ def _bounds(old: str, squashed: str | None) -> list[str]:
 # -- what the branch has -----------------------------------------------------------------------
 
 
-def _squashed_before(app: App, clone: CloneRecord, target: str, old: str) -> str | None:
+def squashed_before(app: App, clone: CloneRecord, target: str, old: str) -> str | None:
     """The tip of the branch that was last squashed or replayed onto the target, if that is part of it still."""
     if clone.merged_head is None:
         return None
@@ -137,13 +137,6 @@ def _fast_forward(app: App, clone: CloneRecord, target: str, old: str, source: s
 # -- the tree ------------------------------------------------------------------------------------
 
 
-def _merged_tree(app: App, clone: CloneRecord, target: str, old: str, source: str, squashed: str | None) -> str:
-    tree, conflicted = _merge_tree(app, clone, target, old, source, squashed)
-    if conflicted:
-        raise MergeConflict(clone.name, target, [one.path for one in conflicted])
-    return tree
-
-
 def _resolved_tree(
     app: App, clone: CloneRecord, target: str, old: str, source: str, squashed: str | None
 ) -> tuple[str, str | None]:
@@ -153,7 +146,7 @@ def _resolved_tree(
         return tree, None
     found = resolutions.resolve(app, clone, target, old, source, tree, conflicted)
     if found is None:
-        raise MergeConflict(clone.name, target, [one.path for one in conflicted])
+        raise MergeConflict(clone.name, target, [one.path for one in conflicted], own=clone.target)
     return found.tree, found.plugin
 
 

@@ -32,6 +32,7 @@ from khlone.operations import (
     candidates,
     changes,
     fetching,
+    handing_back,
     integration,
     journal,
     landing,
@@ -59,7 +60,10 @@ class Synced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsynced:
-    """One clone that stays as it was, with the stable code of the reason."""
+    """One clone that stays as it was, with the stable code of the reason.
+
+    With `laid_out` the conflict has been brought into its worktree, to be settled there.
+    """
 
     name: str
     code: str
@@ -67,6 +71,7 @@ class Unsynced:
     paths: Sequence[str] = ()
     exit_code: int = 1
     hint: str | None = None
+    laid_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,20 +84,25 @@ class SyncResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRequest:
-    """What `sync` was asked for; `rebase` is `None` where the setting decides."""
+    """What `sync` was asked for; `rebase` is `None` where the setting decides.
+
+    With `conflict` a conflict is laid out in the clone's worktree.
+    """
 
     names: Sequence[str | None] = ()
     everything: bool = False
     rebase: bool | None = None
     fetch: bool = False
     force: bool = False
+    conflict: bool = False
     dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """The upstream of a target: its short name, and its tip."""
+    """The upstream of a target: the ref and its short name, and its tip."""
 
+    ref: str
     name: str
     oid: str
 
@@ -154,6 +164,7 @@ def _as_kept(clone: CloneRecord, error: KhloneError) -> Unsynced:
         paths=tuple(str(path) for path in paths) if isinstance(paths, list) else (),
         exit_code=error.exit_code,
         hint=error.hint,
+        laid_out=isinstance(error, MergeConflict) and bool(error.facts.get("laid_out")),
     )
 
 
@@ -165,7 +176,12 @@ def _sync_one(
         if current is None or current.state not in SYNCABLE:
             raise CloneNotReady(clone.name, current.state if current else "gone", current.reason if current else None)
         upstream = upstreams.get(current.target or "")
-        plan = plan_sync(app, current, upstream, rebase=rebase, force=request.force)
+        try:
+            plan = plan_sync(app, current, upstream, rebase=rebase, force=request.force)
+        except MergeConflict as error:
+            if request.conflict and not request.dry_run:
+                _lay_out(app, current, upstream, error, lock, rebase=rebase, force=request.force)
+            raise
         if plan.new != plan.old and not request.dry_run and app.plugins.has("khlone_pre_sync"):
             app.plugins.pre_sync(journal.as_clone(current, head=plan.old))
             plan = plan_sync(app, current, upstream, rebase=rebase, force=request.force)
@@ -176,6 +192,35 @@ def _sync_one(
             elif plan.merged:
                 _mark_merged(app, current, plan.old)
         return Synced(name=current.name, old=plan.old, new=plan.new)
+
+
+def _lay_out(
+    app: App,
+    clone: CloneRecord,
+    upstream: Upstream | None,
+    error: MergeConflict,
+    lock: HeldLock,
+    *,
+    rebase: bool,
+    force: bool,
+) -> None:
+    """Bring a conflict into the clone's worktree, and say so in the error that told of it."""
+    require_on_branch(app, clone)
+    if not force:
+        require_idle(app, clone)
+    found = changes.read_status(app, clone.path, tracked_only=True).changes.uncommitted
+    if found:
+        raise _hinted(CloneDirty(clone.name, found), "commit or stash it in the clone first")
+    other = f"refs/heads/{clone.target}" if upstream is None else upstream.ref
+    onto = app.repository.resolve_commit(other)
+    squashed = candidates.squashed_before(app, clone, clone.target or "", onto)
+    try:
+        left = handing_back.lay_out(app, clone, other, lock, rebase=rebase, without=squashed)
+    except CloneDirty as dirty:
+        raise _hinted(dirty, "commit it in the clone or move it away first") from None
+    error.facts |= {"paths": list(left), "laid_out": True}
+    error.message += f"; it waits in {clone.path}" if left else f"; rerere has settled it in {clone.path}"
+    error.hint = handing_back.how_to_go_on(clone, rebase=rebase)
 
 
 # -- planning ------------------------------------------------------------------------------
@@ -196,8 +241,8 @@ def plan_sync(app: App, clone: CloneRecord, upstream: Upstream | None, *, rebase
         new = _brought_in(app, clone, target, upstream, onto, source, rebase=rebase)
     except MergeConflict as error:
         if not integrated:
-            way = f"git {'rebase' if rebase else 'merge'} {upstream.name if upstream else target}"
-            raise _hinted(error, f"in the clone: {way}, and settle the conflict") from None
+            way = f"git khlone sync --conflict {'--rebase ' if rebase else ''}{clone.name}"
+            raise _hinted(error, f"to settle it in the clone: {way}") from None
         new = source
     if new != source:
         _require_workable(app, clone, source, new, force=force)
@@ -314,7 +359,7 @@ def _usable(app: App, target: str, upstream: str) -> Upstream | None:
     if not moving.contains(app, there, local):
         app.told(f"{target} and {name} have diverged: clones are synced with {target} as it is here")
         return None
-    return Upstream(name=name, oid=there)
+    return Upstream(ref=upstream, name=name, oid=there)
 
 
 # -- executing -----------------------------------------------------------------------------

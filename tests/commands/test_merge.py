@@ -60,6 +60,8 @@ def test_a_merge_commit_lands_even_where_a_fast_forward_would_do(
         "gated": False,
         "landed": [{"name": "a", "strategy": "merge", "oid": new_tip, "resolved_by": None}],
         "held": [],
+        "removed": [],
+        "kept": [],
     }
     assert parents(git, project, "main") == [old, source]
     assert message(git, project, "main") == "Merge branch 'a'\n"

@@ -1,0 +1,164 @@
+"""`sync --conflict`: a conflict is handed to whoever works in the clone, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.merging import landed, merge, shown, worked
+from tests.commands.steps import NOTES, document, edited, local_state, new, refs
+from tests.faults.lab import plugin
+from tests.support import Commit, Done, Git, Khlone, write
+
+WAYS = pytest.mark.parametrize("way", ["merge", "rebase"])
+
+
+def sync(khlone: Khlone, where: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+    """The document of a sync that ended with `code`."""
+    return document(khlone("sync", *arguments, "--json", cwd=where), "sync", code)
+
+
+def clashing(khlone: Khlone, commit: Commit, project: Path) -> Path:
+    """A clone that has changed the same line as its target."""
+    path = worked(khlone, commit, project, "a", {"notes.txt": edited(NOTES, 3, "mine"), "more.txt": "more\n"})
+    commit(project, {"notes.txt": edited(NOTES, 3, "theirs"), "fresh.txt": "fresh\n"}, "theirs")
+    return path
+
+
+@WAYS
+def test_a_conflict_is_laid_out_settled_and_landed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, way: str
+) -> None:
+    path = clashing(khlone, commit, project)
+
+    [kept] = sync(khlone, project, "a", f"--{way}", "--conflict", code=4)["kept"]
+
+    assert (kept["code"], kept["paths"], kept["laid_out"]) == ("conflict", ["notes.txt"], True)
+    assert git("diff", "--name-only", "--diff-filter=U", cwd=path) == "notes.txt\n"
+    assert (path / "fresh.txt").read_text() == "fresh\n"
+    assert (path / "notes.txt").read_text().count("<<<<<<< ") == 1
+    write(path, {"notes.txt": edited(NOTES, 3, "both")})
+    git("add", "notes.txt", cwd=path)
+    git("-c", "core.editor=true", way, "--continue", cwd=path)
+    assert landed(merge(khlone, project, "a")) == ["a"]
+    assert shown(git, project, "notes.txt") == edited(NOTES, 3, "both")
+
+
+@WAYS
+def test_what_is_laid_out_can_be_taken_back_to_the_byte(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, way: str
+) -> None:
+    path = clashing(khlone, commit, project)
+    write(path, {"untracked.txt": "mine\n"})
+    before = git("for-each-ref", cwd=project), local_state(git, path)
+
+    done = khlone("sync", "a", f"--{way}", "--conflict", cwd=project)
+    git(way, "--abort", cwd=path)
+
+    assert done.code == 4
+    assert f"git {way} --abort takes it back" in done.err
+    assert (git("for-each-ref", cwd=project), local_state(git, path)) == before
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [({"notes.txt": "edited\n"}, "clone-dirty"), ({"fresh.txt": "the user's own\n"}, "clone-dirty")],
+    ids=["an edit", "an untracked file in the way"],
+)
+@WAYS
+def test_work_that_is_not_committed_is_never_mixed_with_a_conflict(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, way: str, files: dict[str, str], code: str
+) -> None:
+    path = clashing(khlone, commit, project)
+    write(path, files)
+    before = refs(git, project), local_state(git, path)
+
+    [kept] = sync(khlone, project, "a", f"--{way}", "--conflict", code=1)["kept"]
+
+    assert (kept["code"], kept["paths"], kept["laid_out"]) == (code, list(files), False)
+    assert (refs(git, project), local_state(git, path)) == before
+
+
+def test_a_dry_run_lays_nothing_out(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    path = clashing(khlone, commit, project)
+    before = refs(git, project), local_state(git, path)
+
+    [kept] = sync(khlone, project, "a", "--conflict", "--dry-run", code=4)["kept"]
+
+    assert kept["laid_out"] is False
+    assert (refs(git, project), local_state(git, path)) == before
+
+
+def test_without_a_conflict_it_is_an_ordinary_sync(khlone: Khlone, commit: Commit, project: Path) -> None:
+    path = worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    commit(project, {"fresh.txt": "fresh\n"}, "theirs")
+
+    found = sync(khlone, project, "a", "--conflict")
+
+    assert ([one["name"] for one in found["synced"]], found["kept"]) == (["a"], [])
+    assert (path / "fresh.txt").read_text() == "fresh\n"
+
+
+def test_what_rerere_remembers_is_there_already(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    git("config", "rerere.enabled", "true", cwd=project)
+    git("config", "rerere.autoUpdate", "true", cwd=project)
+    path = clashing(khlone, commit, project)
+    git("merge", "-q", "main", cwd=path, check=False)
+    write(path, {"notes.txt": edited(NOTES, 3, "both")})
+    git("commit", "-q", "-a", "--no-edit", cwd=path)
+    git("reset", "-q", "--hard", "HEAD~1", cwd=path)
+
+    done = khlone("sync", "a", "--conflict", "--json", cwd=project)
+
+    [kept] = document(done, "sync", 4)["kept"]
+    assert (kept["paths"], kept["laid_out"], "rerere has settled it" in kept["message"]) == ([], True, True)
+    assert (path / "notes.txt").read_text() == edited(NOTES, 3, "both")
+
+
+def test_the_hint_of_a_held_merge_leads_there(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    path = clashing(khlone, commit, project)
+    git("branch", "other", "main", cwd=project)
+
+    held: Done = khlone("merge", "a", cwd=project)
+    elsewhere = khlone("merge", "a", "--into", "other", cwd=project)
+
+    assert "git khlone sync --conflict a, and merge again" in held.err
+    assert "git merge other, settle the conflict, commit, and merge again" in elsewhere.err
+    assert khlone("sync", "--conflict", "a", cwd=project).code == 4
+    assert git("rev-parse", "MERGE_HEAD", cwd=path) == git("rev-parse", "main", cwd=path)
+
+
+def test_a_plugin_that_settles_the_conflict_spares_it(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path
+) -> None:
+    path = clashing(khlone, commit, project)
+    code = (
+        "from khlone import hookimpl\n\n"
+        "@hookimpl\n"
+        "def khlone_resolve_conflict(clone, conflict, worktree):\n"
+        "    (worktree / 'notes.txt').write_text('settled\\n')\n"
+        "    return True\n"
+    )
+
+    done = khlone("sync", "a", "--conflict", "--json", cwd=project, env=plugin(tmp_path / "plugin", code))
+
+    assert [one["name"] for one in document(done, "sync")["synced"]] == ["a"]
+    assert (path / "notes.txt").read_text() == "settled\n"
+    assert "Conflict-resolved-by: odd" in git("log", "-1", "--format=%B", cwd=path)
+
+
+def test_an_idle_clone_beside_one_in_conflict_is_synced(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    clashing(khlone, commit, project)
+    other = new(khlone, project, "b", "--from", "main~1")
+
+    found = sync(khlone, project, "--all", "--conflict", code=4)
+
+    assert [one["name"] for one in found["synced"]] == ["b"]
+    assert [(one["name"], one["laid_out"]) for one in found["kept"]] == [("a", True)]
+    assert (other / "fresh.txt").exists()
+    again = sync(khlone, project, "a", "--conflict", code=1)
+    assert [(one["code"], one["laid_out"]) for one in again["kept"]] == [("clone-dirty", False)]
