@@ -16,7 +16,7 @@ from khlone import sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, NoSuchClone
 from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
-from khlone.operations import astray, changes, escape, integration, journal, names, resources, standing, undo
+from khlone.operations import astray, changes, escape, integration, journal, names, resources, standing, targets, undo
 from khlone.ref_files import is_oid
 
 _WORKERS = 4
@@ -106,12 +106,16 @@ def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True, p
     distances = _distances(app, records, tips)
     elsewhere = _landed_elsewhere(app, records, tips, distances)
     merged = _merged(app, records, tips, trees, distances, elsewhere)
+    lost = {
+        one.id: targets.told(one.target) for one in records if one.target and f"refs/heads/{one.target}" not in tips
+    }
     clones = []
     for record in records:
         tip = tips.get(record.ref)
         ahead, behind = distances.get(record.id, (None, None))
         clone = _with_state(app, record, tip)
-        reason = clone.reason or elsewhere.get(record.id)
+        about_target = [found[record.id] for found in (elsewhere, lost) if record.id in found]
+        reason = clone.reason or "; ".join(about_target) or None
         clones.append(values.replace(clone, ahead=ahead, behind=behind, merged=merged.get(record.id), reason=reason))
     if look is None:
         return _with_sessions(clones, _recorded_sessions(app))

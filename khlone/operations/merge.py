@@ -31,7 +31,19 @@ from khlone.model import (
     OperationKind,
     Outcome,
 )
-from khlone.operations import candidates, changes, journal, landing, leaving, offer, queue, recovery, submodules, undo
+from khlone.operations import (
+    candidates,
+    changes,
+    journal,
+    landing,
+    leaving,
+    offer,
+    queue,
+    recovery,
+    submodules,
+    targets,
+    undo,
+)
 from khlone.operations.gates import Gates, required_but_missing
 from khlone.operations.offer import MergeRequest
 from khlone.records import QueueEntry, QueueState
@@ -59,7 +71,7 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     clones = [app.require_clone(name) for name in dict.fromkeys(request.names)]
     if not clones:
         return _nothing(app, request.into)
-    target, old = landing.require_branch(app, offer.common_target(clones, request.into))
+    target, old = targets.require(app, clones, offer.common_target(clones, request.into))
     app.prepare_state()
     gates = Gates(app) if request.gate and not request.dry_run else None
     if not request.dry_run:

@@ -18,7 +18,7 @@ from khlone.app import App
 from khlone.errors import StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, Finding, Severity
-from khlone.operations import admin_files, copied, journal, undo
+from khlone.operations import admin_files, copied, journal, targets, undo
 from khlone.operations.create import lock_reason
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -40,6 +40,14 @@ def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
             yield _error(clone, "branch-missing", message, "create it again at its last tip")
     if app.repository.read_ref(clone.marker_ref) is None:
         yield _error(clone, "marker-missing", f"its ref {clone.marker_ref} is gone", "create it again")
+    if targets.is_gone(app, clone):
+        yield Finding(
+            code="target-missing",
+            severity=Severity.WARNING,
+            clone=clone.name,
+            message=targets.told(str(clone.target)),
+            fix=targets.way_out(app, [clone]),
+        )
     place = _found_at(app, clone, admin, entry)
     if entry is None:
         yield _error(clone, "admin-missing", f"its admin folder {admin} is gone", "build it again")

@@ -39,6 +39,7 @@ from khlone.operations import (
     moving,
     recovery,
     remove,
+    targets,
     undo,
 )
 from khlone.operations.moving import Move
@@ -230,7 +231,7 @@ def plan_sync(app: App, clone: CloneRecord, upstream: Upstream | None, *, rebase
     """What syncing the clone would do, which nothing stands in the way of; changes nothing."""
     if clone.target is None:
         raise _hinted(NoTarget(clone.name), "nothing is there to sync with")
-    target, tip = landing.require_branch(app, clone.target)
+    target, tip = targets.require(app, [clone], clone.target)
     source = app.repository.read_ref(clone.ref)
     if source is None:
         raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
