@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from khlone import files
 
@@ -83,9 +85,58 @@ def tail(path: Path, lines: int | None = None) -> bytes:
     # The newer first: what becomes the older meanwhile is then there twice at worst, and never missing.
     newer = _read(path)
     content = _read(_older(path)) + newer
+    return _last(content, lines)
+
+
+class Follower:
+    """Reads a log as it is written, from its last lines, or from all that is kept, on."""
+
+    def __init__(self, path: Path, *, lines: int | None = None) -> None:
+        self._path = path
+        self._stream = _opened(path)
+        self._rest = self._stream.read() if self._stream is not None else b""
+        older = _read(_older(path))
+        self._rest = _last(older + self._rest, lines)
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def read(self) -> Iterator[bytes]:
+        """What is new."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            yield rest
+        while self._stream is not None:
+            while chunk := self._stream.read(_PIECE):
+                yield chunk
+            if not self._has_turned():
+                return
+            # All of the older one was read: it was complete when the new one came.
+            yield self._stream.read()
+            self._stream.close()
+            self._stream = _opened(self._path)
+
+    def _has_turned(self) -> bool:
+        assert self._stream is not None
+        with contextlib.suppress(OSError):
+            return os.fstat(self._stream.fileno()).st_ino != os.stat(self._path).st_ino
+        return False
+
+
+def _last(content: bytes, lines: int | None) -> bytes:
     if lines is None:
         return content
     return b"".join(content.splitlines(keepends=True)[-lines:]) if lines else b""
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    with contextlib.suppress(OSError):
+        return open(os.open(path, os.O_RDONLY | _FLAGS), "rb", buffering=0)
+    return None
 
 
 def _read(path: Path) -> bytes:

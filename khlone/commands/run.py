@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from khlone.commands import Context, verb
 from khlone.errors import UsageError
+
+if TYPE_CHECKING:
+    from khlone.app import App
+    from khlone.model import CloneRecord
+    from khlone.operations.standing import SessionReport
 
 
 @verb("run", options_metavar="[OPTIONS]", epilog="Everything after -- is the command.")
@@ -22,24 +29,38 @@ from khlone.errors import UsageError
 def command(context: Context, *, name: str | None, detach: bool, no_wait: bool, priority: int) -> int:
     """Run the session of a clone: one at a time, of which the output, the end and what is left behind are looked after.
 
-    It waits in line until the machine has a place for it. Detached it ends neither with this command nor with the
-    terminal.
+    It waits in line until the machine has a place for it, has this terminal, and this command ends as it did. Detached
+    it has none, its output is in the log, and it ends neither with this command nor with the terminal.
     """
     from khlone.operations import run
 
     if not context.command:
         raise UsageError("no command is given", hint="git khlone run NAME -- CMD ...")
-    if not detach:
-        raise UsageError("run goes with --detach", hint="git khlone exec NAME -- CMD runs it on this terminal")
     app = context.app()
     clone = app.require_clone(name)
     app.note_used(clone)
     request = run.RunRequest(clone=clone.name, command=context.command, wait=not no_wait, priority=priority)
+    if not detach and not context.output.as_json:
+        status = run.foreground(app, request)
+        return status if status >= 0 else 128 - status
     found = run.detach(app, request)
+    if not detach:
+        found = _to_its_end(app, clone)
     if context.output.as_json:
         context.output.document("run", {"session": found})
     else:
         why = f" ({found.reason})" if found.reason else ""
         context.output.tell(f"session {found.id} of {clone.name}: {found.state}{why}, pid {found.pid}")
         context.output.answer(found.id)
-    return 0
+    return 0 if detach else found.code
+
+
+def _to_its_end(app: App, clone: CloneRecord) -> SessionReport:
+    """Wait for it, with nobody else to hear what it says; who is interrupted stops it."""
+    from khlone.operations import ending
+
+    try:
+        return ending.wait(app, clone)
+    except BaseException:
+        ending.stop_all(app, clone)
+        raise

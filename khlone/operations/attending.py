@@ -67,6 +67,11 @@ def below(token: str) -> list[int] | None:
     return [pid for pid in tree.processes if pid != tree.root and pid not in aside]
 
 
+def told_of_left(count: int) -> str:
+    """What a session has left behind, for people."""
+    return f"{count} {'process was' if count == 1 else 'processes were'} left behind, and ended"
+
+
 class Attended:
     """One process, with the output that `said` gets, until it and all that it has started has ended."""
 

@@ -11,36 +11,19 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
-from khlone import process, sessions, signals, worktrees
+from khlone import process, signals
 from khlone.app import App
-from khlone.errors import CloneNotReady, Interrupted, KhloneError, UsageError
-from khlone.model import Clone, CloneRecord, Demand, ExecResult, Session, utc_now
-from khlone.operations import admission, environment, isolation, journal, metering, minding, undo, watching
-from khlone.profiles import AgentProfile
-from khlone.registry import SessionRecord
-from khlone.values import dataclass
+from khlone.errors import Interrupted, KhloneError, UsageError
+from khlone.model import CloneRecord, ExecResult
+from khlone.operations import admission, starting
+from khlone.operations.starting import Prepared, prepare, recorded, request_of
 
 #: Bytes of stdout and of stderr that are kept of one captured command.
 CAPTURED_BYTES = 1 << 20
 _NO_TIMEOUT_S = 30 * 24 * 3600.0
 #: How often an interruption, or the end of what was interrupted, is looked for, in seconds.
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    """A command that may be started in a clone: everything that plugins have a word in is decided."""
-
-    clone: CloneRecord
-    level: isolation.Level
-    #: The command as it was asked for, and the process that runs it at that level.
-    asked: isolation.Start
-    start: isolation.Start
-    session: SessionRecord
-    #: The agent that it is, where it is the clone's own.
-    agent: AgentProfile | None
 
 
 def execute(
@@ -59,10 +42,10 @@ def execute(
     _require_command(command)
     app.require_outside()
     app.settings.require_whole()
-    prepared = _prepare(app, app.require_clone(name), command, is_foreground=not capture)
+    prepared = prepare(app, app.require_clone(name), command, is_foreground=not capture)
     with _place(app, prepared, wait=wait) as place:
         if not capture:
-            return _foreground(app, prepared, place)
+            return _as_result(prepared.clone, starting.on_terminal(app, prepared, place))
         with signals.Noted() as noted:
             noted.raise_noted()
             result = _captured(app, prepared, place, given_up=lambda: bool(noted.numbers), own_stdin=True)
@@ -200,8 +183,8 @@ class _Everywhere:
                 if len(self._results) < len(self._clones):
                     self._show(f"{clone.name} has ended")
 
-    def _admitted(self, prepared: _Prepared) -> ExecResult:
-        request = _request(prepared, light=False, wait=self._wait)
+    def _admitted(self, prepared: Prepared) -> ExecResult:
+        request = request_of(prepared, light=False, wait=self._wait)
         with admission.admit(self._app, request, told=self._say, check=self._go_on) as place:
             return _captured(self._app, prepared, place, turn=self._turn, given_up=self._abandoned.is_set)
 
@@ -217,9 +200,9 @@ class _Everywhere:
     def _show(self, what: str) -> None:
         self._app.progress(len(self._results), len(self._clones), what)
 
-    def _prepare_or_tell(self, clone: CloneRecord) -> _Prepared | None:
+    def _prepare_or_tell(self, clone: CloneRecord) -> Prepared | None:
         try:
-            return _prepare(self._app, clone, self._command)
+            return prepare(self._app, clone, self._command)
         except KhloneError as error:
             self._app.told(f"{clone.name}: {error.message}")
             return None
@@ -234,74 +217,13 @@ def _require_command(command: Sequence[str]) -> None:
         raise UsageError("no command is given", hint="git khlone exec NAME -- CMD ...")
 
 
-def _prepare(app: App, clone: CloneRecord, command: Sequence[str], *, is_foreground: bool = False) -> _Prepared:
-    if not worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
-        raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
-    watching.pace_of(app.settings)  # Raises here what must not be raised once it runs.
-    view = journal.as_clone(clone)
-    level = isolation.of(clone.isolation)
-    level.require(app)
-    _require_room(app, view, command)
-    app.plugins.pre_spawn(view, tuple(command))
-    argv = app.plugins.spawn_command(view, tuple(command))
-    session = SessionRecord(
-        id=journal.new_operation_id(),
-        clone_id=clone.id,
-        owner=sessions.identity(),
-        state="starting",
-        command=tuple(argv),
-        started_at=utc_now(),
-    )
-    level.prepare(app, clone)
-    profile = environment.profile_of(app, clone)
-    variables = environment.complete(app, clone, session_id=session.id, command=argv, profile=profile)
-    asked = isolation.Start(
-        clone=clone,
-        command=argv,
-        argv=(_found(argv[0], variables, clone.path), *argv[1:]),
-        variables=variables,
-        session=session.id,
-        profile=profile,
-        is_foreground=is_foreground,
-    )
-    return _Prepared(
-        clone=clone,
-        level=level,
-        asked=asked,
-        start=level.wrap(app, asked),
-        session=session,
-        agent=profile if environment.is_agent(profile, command) else None,
-    )
-
-
-def _require_room(app: App, clone: Clone, command: Sequence[str]) -> None:
-    """Raise NotAdmitted, or what a plugin says instead, while plugins see no room for one more session."""
-    if app.plugins.has("khlone_admit"):
-        live = sum(sessions.may_live(session.owner) for session in app.registry.live_sessions())
-        app.plugins.admit(clone, Demand(command=tuple(command), live_sessions=live))
-
-
-def _request(prepared: _Prepared, *, light: bool, wait: bool) -> admission.Request:
-    clone, agent = prepared.clone, prepared.agent
-    return admission.Request(
-        clone=clone.id,
-        name=clone.name,
-        path=clone.path,
-        kind=admission.COMMAND if agent is None else agent.name,
-        session=prepared.session.id,
-        light=light,
-        wait=wait,
-        credential=None if agent is None else metering.credential_of(agent, prepared.asked.variables),
-    )
-
-
 @contextlib.contextmanager
-def _place(app: App, prepared: _Prepared, *, wait: bool) -> Iterator[admission.Place]:
+def _place(app: App, prepared: Prepared, *, wait: bool) -> Iterator[admission.Place]:
     """A place for one command that somebody has typed.
 
     It counts where sessions are counted, waits while the API of its login is limited, and asks for no more.
     """
-    request = _request(prepared, light=True, wait=wait)
+    request = request_of(prepared, light=True, wait=wait)
     limits = admission.limits_of(app, request)
     if limits.sessions is None and limits.of_kind is None and request.credential is None:
         yield admission.NO_PLACE
@@ -310,74 +232,9 @@ def _place(app: App, prepared: _Prepared, *, wait: bool) -> Iterator[admission.P
         yield place
 
 
-# -- as a recorded session -----------------------------------------------------------------
-
-
-class _Running:
-    """A session from the moment it is recorded to its end; `started` and `status` are filled in on the way."""
-
-    def __init__(self, app: App, prepared: _Prepared, place: admission.Place) -> None:
-        self._app, self._prepared, self._place = app, prepared, place
-        self._pid = prepared.session.owner.pid
-        self.mind = minding.Minded(
-            app,
-            prepared.clone,
-            prepared.agent,
-            session=prepared.session.id,
-            variables=prepared.asked.variables,
-            place=place,
-        )
-        #: Whether its output is read by nobody, so that what it used is in its session files alone.
-        self.reads_files = False
-        self.status: int | None = None
-
-    def started(self, pid: int) -> None:
-        """The process is there: record which one, and tell plugins."""
-        self._pid = pid
-        self._place.started(pid)
-        with self._app.registry.transaction() as change:
-            change.note_session_process(self._prepared.session.id, sessions.identity(pid))
-        view = journal.as_clone(self._prepared.clone)
-        self._app.tell_problems(self._app.plugins.post_spawn(view, self._view("running")))
-        self.mind.started(pid, reads_files=self.reads_files)
-
-    def ended(self) -> None:
-        """Record how it ended, and tell plugins."""
-        self.mind.ended()
-        status = self.status
-        state = "lost" if status is None else f"signal {-status}" if status < 0 else f"exit {status}"
-        with self._app.registry.transaction() as change:
-            change.end_session(self._prepared.session.id, state, status)
-        view = journal.as_clone(self._prepared.clone)
-        self._app.tell_problems(self._app.plugins.session_ended(view, self._view(state)))
-
-    def _view(self, state: str) -> Session:
-        session = self._prepared.session
-        return Session(
-            id=session.id, pid=self._pid, state=state, command=session.command, started_at=session.started_at
-        )
-
-
-@contextlib.contextmanager
-def _recorded(
-    app: App, prepared: _Prepared, place: admission.Place, turn: threading.Lock | None = None
-) -> Iterator[_Running]:
-    """Plugins are called by one thread at a time: those that hold `turn`."""
-    excluding = turn or threading.Lock()
-    running = _Running(app, prepared, place)
-    with app.registry.transaction() as change:
-        change.start_session(prepared.session)
-    try:
-        yield running
-    finally:
-        prepared.level.ended(app, prepared.asked, running.status)
-        with excluding:
-            running.ended()
-
-
 def _captured(
     app: App,
-    prepared: _Prepared,
+    prepared: Prepared,
     place: admission.Place,
     *,
     turn: threading.Lock | None = None,
@@ -385,7 +242,7 @@ def _captured(
     own_stdin: bool = False,
 ) -> ExecResult:
     """Run it with captured output, to its end or until it is given up."""
-    with _recorded(app, prepared, place, turn) as session, session.mind.output() as heard:
+    with recorded(app, prepared, place, turn) as session, session.mind.output() as heard:
 
         def started(pid: int) -> None:
             with turn or contextlib.nullcontext():
@@ -406,25 +263,6 @@ def _captured(
         return _as_result(prepared.clone, done.status, done)
 
 
-def _foreground(app: App, prepared: _Prepared, place: admission.Place) -> ExecResult:
-    with signals.Noted() as noted:
-        with _recorded(app, prepared, place) as running:
-            noted.raise_noted()
-            running.reads_files = True
-            child = process.start_foreground(
-                prepared.start.argv, cwd=prepared.clone.path, environment=prepared.start.variables
-            )
-            noted.pass_on(child.pid)
-            try:
-                running.started(child.pid)
-            finally:
-                process.await_foreground(child)
-                noted.keep()
-                running.status = child.wait()
-        noted.raise_noted(but=signals.SIGINT)
-        return _as_result(prepared.clone, running.status)
-
-
 def _not_run(clone: CloneRecord) -> ExecResult:
     return ExecResult(name=clone.name, exit=None, signal=None, stdout="", stderr="", truncated=False)
 
@@ -438,16 +276,3 @@ def _as_result(clone: CloneRecord, status: int, completed: process.Completed | N
         stderr="" if completed is None else completed.stderr.decode(errors="replace"),
         truncated=completed is not None and completed.truncated,
     )
-
-
-def _found(program: str, variables: dict[str, str], cwd: Path) -> str:
-    """A program with a slash is looked up from the worktree, another one on the clone's PATH."""
-    if os.sep in program and not os.path.isabs(program):
-        return os.fspath(cwd / program)
-    if os.sep in program:
-        return program
-    for folder in variables.get("PATH", os.defpath).split(os.pathsep):
-        candidate = os.path.join(folder or os.fspath(cwd), program)
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return os.path.join(cwd, candidate)
-    return program

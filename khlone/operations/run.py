@@ -12,12 +12,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from khlone import process
+from khlone import process, sessions
 from khlone.app import SESSION_VARIABLES, App
 from khlone.errors import KhloneError, SessionFailed, UsageError
+from khlone.model import CloneRecord
 from khlone.operations import standing
 from khlone.operations.standing import SessionReport
-from khlone.values import dataclass, field_names
+from khlone.values import dataclass, field_names, replace
 
 #: The mark of a supervisor and its keeper in their environment; each has a value of its own.
 SUPERVISES = "KHLONE_SUPERVISES"
@@ -35,17 +36,21 @@ class RunRequest:
     priority: int = 0
 
 
+def _require(app: App, request: RunRequest) -> CloneRecord:
+    if not request.command:
+        raise UsageError("no command is given", hint="git khlone run NAME -- CMD ...")
+    app.require_outside()
+    app.settings.require_whole()
+    return app.require_clone(request.clone)
+
+
 def detach(app: App, request: RunRequest) -> SessionReport:
     """Start a session that outlives this process; returns once it runs, waits in line, or has ended already.
 
     Raises what keeps it from starting: CloneBusy, NoRoom, CommandNotFound, Refusal and the
     like. Interrupted, it may be there all the same, or end at once.
     """
-    if not request.command:
-        raise UsageError("no command is given", hint="git khlone run NAME -- CMD ...")
-    app.require_outside()
-    app.settings.require_whole()
-    clone = app.require_clone(request.clone)
+    clone = _require(app, request)
     path = [entry for entry in sys.path if os.path.isabs(entry)]
     spec = {
         "where": os.fspath(app.location.worktree or app.location.common_dir),
@@ -66,6 +71,48 @@ def detach(app: App, request: RunRequest) -> SessionReport:
         elif "error" in answer:
             raise _error(answer["error"])
     raise SessionFailed(clone.name, "its supervisor ended before it was there")
+
+
+def foreground(app: App, request: RunRequest) -> int:
+    """Run a session on this terminal, to its end; its status, negative for a signal.
+
+    The terminal's Ctrl-C is the session's to answer. Raises as `detach` does, and Interrupted.
+    """
+    from khlone.operations import admission, clients, starting
+
+    clone = _require(app, request)
+    with app.registry.transaction() as change:
+        standing.require_free(change, clone)
+    found = starting.prepare(app, clone, request.command, is_foreground=True)
+    clients.require_none(clone, found.agent)
+    session = replace(found.session, kind=request.kind, state=standing.WAITING, supervisor=sessions.identity())
+    prepared = replace(found, session=session)
+    with app.registry.transaction() as change:
+        standing.require_free(change, clone)
+        change.start_session(session)
+    is_there = False
+    try:
+        wanted = starting.request_of(prepared, light=False, wait=request.wait)
+        with admission.admit(app, replace(wanted, priority=request.priority)) as place:
+            is_there = True
+            try:
+                return starting.on_terminal(app, prepared, place, is_begun=True)
+            finally:
+                _end_left(app, clone, session.id)
+    finally:
+        if not is_there:
+            with app.registry.transaction() as change:
+                change.forget_session(session.id)
+
+
+def _end_left(app: App, clone: CloneRecord, session: str) -> None:
+    """End what the session has left behind."""
+    from khlone.operations import attending, steering
+
+    left = steering.pids_of(clone, session)
+    if left:
+        app.told(attending.told_of_left(len(left)))
+        steering.stop(clone, session, grace_s=attending.LEFT_GRACE_S)
 
 
 def _answers(descriptor: int) -> Iterator[Mapping[str, object]]:

@@ -18,12 +18,9 @@ from khlone import files, session_logs, sessions, values
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import CloneRecord
-from khlone.operations import admission, attending, journal, standing
-from khlone.operations.execute import _prepare as prepare
-from khlone.operations.execute import _Prepared as Prepared
-from khlone.operations.execute import _request as request_of
-from khlone.operations.execute import _Running as Running
+from khlone.operations import admission, attending, clients, journal, standing
 from khlone.operations.run import SUPERVISES, RunRequest
+from khlone.operations.starting import Prepared, Running, prepare, request_of
 from khlone.process import Apart, start_apart
 from khlone.registry import SessionRecord
 
@@ -110,6 +107,7 @@ class Supervisor:
 
     def _prepared(self, clone: CloneRecord) -> Prepared:
         prepared = prepare(self._app, clone, self._request.command)
+        clients.require_none(clone, prepared.agent)
         log = session_logs.path_of(files.make_private_dir(self._app.config_dirs.logs(clone.id)), prepared.session.id)
         session = values.replace(
             prepared.session,
@@ -153,7 +151,7 @@ class Supervisor:
         finally:
             left = attended.left + attending.end_marked(session.id)
             if left:
-                self._tell(f"{left} {'process was' if left == 1 else 'processes were'} left behind, and ended")
+                self._tell(attending.told_of_left(left))
             if attended.reason is not None:
                 self._tell(f"ended: {attended.reason}")
                 with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
@@ -212,16 +210,16 @@ def take_over(spec: Mapping[str, Any], supervisor: int, ended: Mapping[int, int]
     app, request, token = _opened(spec)
     clone = app.require_clone(request.clone)
     here = sessions.identity()
-    found = [one for one in app.registry.live_sessions(clone.id) if one.supervisor == here]
-    for record in found:
-        status = None
-        if record.owner.pid != supervisor:
-            child = Apart(record.owner.pid, None, ())
-            child.status = ended.get(child.pid)
-            attended = attending.Attended(child, token=token, heard=heard, said=lambda _: None)
-            attended.end(_KILLED)
-            status = attended.see_out()
-            attending.end_marked(record.id)
+    orphans = [one for one in app.registry.live_sessions(clone.id) if one.supervisor == here]
+    for record in orphans:
+        child, was_there = Apart(record.owner.pid, None, ()), record.owner.pid != supervisor
+        # What it had not written down yet runs below this process too.
+        child.status = ended.get(child.pid) if was_there else 0
+        attended = attending.Attended(child, token=token, heard=heard, said=lambda _: None)
+        attended.end(_KILLED)
+        found = attended.see_out()
+        status = found if was_there else None
+        attending.end_marked(record.id)
         state = standing.LOST if status is None else standing.ended_as(status)
         with app.registry.transaction() as change:
             change.end_session(record.id, state, status, _KILLED)
