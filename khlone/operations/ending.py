@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 from khlone import sessions
 from khlone.app import App
-from khlone.errors import NoSuchSession, SessionFailed
+from khlone.errors import KhloneError, NoSuchSession, SessionFailed
 from khlone.model import CloneRecord, ProcessIdentity
-from khlone.operations import attending, standing, steering
+from khlone.operations import attending, isolation, standing, steering
 from khlone.operations.standing import SessionReport
+from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
 
 STOPPED = "it was stopped"
@@ -34,7 +35,10 @@ def stop(app: App, clone: CloneRecord, *, grace_s: float = attending.GRACE_S) ->
     """
     record = standing.current(app, clone)
     if record is None:
-        raise NoSuchSession(clone.name, "has no session that runs")
+        left = _end_left(app, clone, grace_s=grace_s)
+        if left is None:
+            raise NoSuchSession(clone.name, "has no session that runs")
+        return left
     place = sessions.out_of_sight(record.owner)
     if place is not None:
         raise SessionFailed(clone.name, f"it runs {place} and cannot be ended from here")
@@ -53,6 +57,8 @@ def stop(app: App, clone: CloneRecord, *, grace_s: float = attending.GRACE_S) ->
                 _tell(one, signal.SIGKILL)
                 sessions.await_end(one, _RECORD_S)
     attending.end_marked(record.id)
+    if not told:
+        end_at_level(app, clone, record, None)
     now = standing.find(app, clone, record.id)
     if now.ended_at is None:
         if standing.may_live(now):
@@ -60,6 +66,40 @@ def stop(app: App, clone: CloneRecord, *, grace_s: float = attending.GRACE_S) ->
         with app.registry.transaction() as change:
             change.end_session(record.id, standing.LOST, None, STOPPED)
     return standing.report(app, clone, standing.find(app, clone, record.id))
+
+
+def make_room(app: App, clone: CloneRecord) -> None:
+    """Raise CloneBusy while the clone has a session; what one that was lost has left behind is ended."""
+    with app.registry.transaction() as change:
+        standing.require_free(change, clone)
+    left = _end_left(app, clone, grace_s=attending.LEFT_GRACE_S)
+    if left is not None:
+        app.told(f"what session {left.id} of {clone.name} had left behind is ended")
+
+
+def _end_left(app: App, clone: CloneRecord, *, grace_s: float) -> SessionReport | None:
+    """End what the clone's last session has left behind that was lost, `None` where there is nothing."""
+    known = app.registry.sessions(clone.id)
+    if not known or known[0].state != standing.LOST or not steering.pids_of(clone, known[0].id):
+        return None
+    steering.stop(clone, known[0].id, grace_s=grace_s)
+    end_at_level(app, clone, known[0], None)
+    return standing.report(app, clone, known[0])
+
+
+def end_at_level(app: App, clone: CloneRecord, record: SessionRecord, status: int | None) -> None:
+    """End what the clone's level of isolation keeps running for a session whose supervisor was killed."""
+    start = isolation.Start(
+        clone=clone,
+        command=record.command,
+        argv=record.command,
+        variables={},
+        session=record.id,
+        profile=AgentProfile(name=clone.agent or "generic"),
+        is_foreground=False,
+    )
+    with contextlib.suppress(KhloneError):
+        isolation.of(clone.isolation).ended(app, start, status)
 
 
 def stop_all(app: App, clone: CloneRecord) -> list[SessionReport]:

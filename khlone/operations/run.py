@@ -78,11 +78,10 @@ def foreground(app: App, request: RunRequest) -> int:
 
     The terminal's Ctrl-C is the session's to answer. Raises as `detach` does, and Interrupted.
     """
-    from khlone.operations import admission, clients, starting
+    from khlone.operations import admission, clients, ending, starting
 
     clone = _require(app, request)
-    with app.registry.transaction() as change:
-        standing.require_free(change, clone)
+    ending.make_room(app, clone)
     found = starting.prepare(app, clone, request.command, is_foreground=True)
     clients.require_none(clone, found.agent)
     session = replace(found.session, kind=request.kind, state=standing.WAITING, supervisor=sessions.identity())

@@ -18,7 +18,7 @@ from khlone import files, session_logs, sessions, values
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import CloneRecord
-from khlone.operations import admission, attending, clients, journal, standing
+from khlone.operations import admission, attending, clients, ending, journal, standing
 from khlone.operations.run import SUPERVISES, RunRequest
 from khlone.operations.starting import Prepared, Running, prepare, request_of
 from khlone.process import Apart, start_apart
@@ -83,8 +83,7 @@ class Supervisor:
         """Start the session when its turn comes, and stay until it has ended; what fails is said and recorded."""
         try:
             clone = self._app.require_clone(self._request.clone)
-            with self._app.registry.transaction() as change:
-                standing.require_free(change, clone)
+            ending.make_room(self._app, clone)
             prepared = self._prepared(clone)
             self._log = session_logs.SessionLog(Path(prepared.session.log or ""))
         except (KhloneError, OSError) as error:
@@ -220,7 +219,8 @@ def take_over(spec: Mapping[str, Any], supervisor: int, ended: Mapping[int, int]
         found = attended.see_out()
         status = found if was_there else None
         attending.end_marked(record.id)
-        state = standing.LOST if status is None else standing.ended_as(status)
+        ending.end_at_level(app, clone, record, status)
+        state = standing.ended_as(status)
         with app.registry.transaction() as change:
             change.end_session(record.id, state, status, _KILLED)
         ended_now = standing.find(app, clone, record.id)
