@@ -25,6 +25,8 @@ EXIT_PERMISSION = 77
 EXIT_SIGNAL = 128
 
 _SHOWN_MOST = 5
+#: A word of a message that is longer than this is shown by its two ends; no name of a clone and few of branches are.
+_LONG_WORD = re.compile(r"([^\s/]{60})[^\s/]{50,}([^\s/]{10})")
 #: What the kernel says when there is no more of descriptors, processes or memory to be had.
 LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
@@ -44,14 +46,14 @@ def _plain(value: object) -> object:
 
 
 class KhloneError(Exception):
-    """A refusal or failure with a stable code; `facts` holds what the message was built from."""
+    """A refusal or failure with a stable code; `facts` holds what the message was built from, however long."""
 
     code: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = EXIT_REFUSED
 
     def __init__(self, message: str, *, hint: str | None = None, **facts: object) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message if len(message) < 120 else _LONG_WORD.sub(r"\1...\2", message)
+        super().__init__(self.message)
         self.hint = hint
         self.facts = {key: _plain(value) for key, value in facts.items()}
 
@@ -72,6 +74,17 @@ class UsageError(KhloneError):
 
     code = "usage"
     exit_code = EXIT_USAGE
+
+
+class NameTooLong(KhloneError):
+    """A word that would have to be the name of a file is longer than one may be."""
+
+    code = "name-too-long"
+    exit_code = EXIT_USAGE
+
+    def __init__(self, path: Path | str) -> None:
+        name = max(str(path).split("/"), key=len)
+        super().__init__(f"the name {name!r} is too long for a file", hint="choose a shorter one", name=name)
 
 
 class IllegalName(KhloneError):
@@ -508,15 +521,23 @@ class MergeConflict(KhloneError):
     exit_code = EXIT_CONFLICT
 
     def __init__(
-        self, name: str, target: str, paths: Sequence[str], *, commit: str | None = None, own: str | None = None
+        self,
+        name: str,
+        target: str,
+        paths: Sequence[str],
+        *,
+        commit: str | None = None,
+        own: str | None = None,
+        is_gone: bool = False,
     ) -> None:
         where = f" at {commit}" if commit else ""
         way = f"git khlone sync --conflict {'--rebase ' if commit else ''}{name}"
         if target != own:
             way = f"git {'rebase' if commit else 'merge'} {target}, settle the conflict, commit"
+        back = "its folder is gone, `git khlone doctor --fix` brings it back; then, " if is_gone else ""
         super().__init__(
             f"{name} conflicts with {target} in {_some(paths)}{where}",
-            hint=f"to settle it in the clone: {way}, and merge again",
+            hint=f"{back}to settle it in the clone: {way}, and merge again",
             name=name,
             target=target,
             paths=list(paths),

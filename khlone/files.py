@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from khlone.errors import LIMITS, DiskFailed, KhloneError, NoSpace, NotPermitted, OverLimit, StateUnsafe
+from khlone.errors import LIMITS, DiskFailed, KhloneError, NameTooLong, NoSpace, NotPermitted, OverLimit, StateUnsafe
 
 _CLOEXEC_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -41,9 +41,9 @@ def cause(error: OSError, path: Path | str) -> KhloneError | None:
         return NotPermitted(f"cannot write {where}: {why.lower()}", hint="check its owner and mode", path=str(where))
     if error.errno in LIMITS:
         return OverLimit(f"cannot use {where}", why.lower())
-    if error.errno == errno.EIO:
-        return DiskFailed(where, why.lower())
-    return None
+    if error.errno == errno.ENAMETOOLONG:
+        return NameTooLong(where)
+    return DiskFailed(where, why.lower()) if error.errno == errno.EIO else None
 
 
 @contextlib.contextmanager

@@ -164,6 +164,8 @@ def run(context: Context, words: list[str]) -> int:
 def _message(error: click.UsageError) -> str:
     """What click says, with the words as they were typed, also one that is empty."""
     text = error.format_message()
+    if isinstance(error, click.MissingParameter):
+        text = " ".join(text.split()).replace(". Choose from: ", ": choose from ")
     empty = re.fullmatch(r"(Got unexpected extra arguments?) \((.*)\)", text, re.DOTALL)
     if empty is not None:
         words = " ".join((word and shlex.quote(word)) or "''" for word in empty[2].split(" "))

@@ -146,7 +146,9 @@ def _resolved_tree(
         return tree, None
     found = resolutions.resolve(app, clone, target, old, source, tree, conflicted)
     if found is None:
-        raise MergeConflict(clone.name, target, [one.path for one in conflicted], own=clone.target)
+        raise MergeConflict(
+            clone.name, target, [one.path for one in conflicted], own=clone.target, is_gone=not clone.path.is_dir()
+        )
     return found.tree, found.plugin
 
 

@@ -100,7 +100,9 @@ def _applied(app: App, clone: CloneRecord, target: str, tree: str, pick: _Pick) 
     fields = [os.fsdecode(field) for field in done.stdout.split(b"\0")]
     if done.status == 1 and fields[0]:
         paths = sorted({path for path in fields[1:] if path})
-        raise MergeConflict(clone.name, target, paths, commit=pick.shown, own=clone.target)
+        raise MergeConflict(
+            clone.name, target, paths, commit=pick.shown, own=clone.target, is_gone=not clone.path.is_dir()
+        )
     if done.status != 0:
         if "unrelated histories" in done.error_text:
             raise UnrelatedHistories(clone.name, target)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.commands.steps import branches, clone_names, document, footprint, new, refused, show
-from tests.support import KHLONE, TIMEOUT_S, Done, Git, Khlone, make_repository
+from tests.support import KHLONE, TIMEOUT_S, Commit, Done, Git, Khlone, make_repository
 
 HUGE = "100000000000000000000"
 
@@ -225,3 +227,81 @@ def test_who_stands_in_a_folder_that_goes_is_told_where_to_go(
     assert done.code == 0
     assert f"cd {place.parent / leads}" in done.err
     assert "cd " not in other.err
+
+
+# -- what is shown of what was typed ------------------------------------------------------------
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize("verb", ["hooks", "completion"])
+def test_a_missing_word_is_told_in_one_line_as_it_is_typed(khlone: Khlone, place: Path, verb: str) -> None:
+    done = khlone(verb, cwd=place)
+
+    assert done.code == 2
+    assert done.err.splitlines()[0].startswith("khlone: missing argument '{")
+    assert "choose from" in done.err
+    assert "\\n" not in done.err
+    assert "\\t" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("show", LONG), "no-such-clone"),
+        (("new", LONG), "illegal-name"),
+        (("new", "b", "--from", LONG), "no-such-ref"),
+        (("new", "b", "--branch", LONG), "name-too-long"),
+        (("new", "b", "--into", LONG), "name-too-long"),
+        (("merge", "a", "--into", LONG), "name-too-long"),
+        (("adopt", LONG), "name-too-long"),
+        (("-C", LONG, "list"), "name-too-long"),
+        ((LONG,), "usage"),
+        (("restore", LONG), "no-such-trash"),
+    ],
+    ids=lambda value: " ".join(value).replace(LONG, "LONG") if isinstance(value, tuple) else value,
+)
+def test_a_name_of_three_hundred_letters_is_refused_and_shown_by_its_ends(
+    khlone: Khlone, git: Git, place: Path, words: tuple[str, ...], code: str
+) -> None:
+    before = footprint(git, place)
+
+    found = refused(khlone(*words, "--json", cwd=place), code, 1 if code.startswith("no-such-") else 2)
+
+    assert "nnn...nnn" in found["message"]
+    assert len(found["message"]) < 250
+    assert LONG not in found["hint"]
+    assert footprint(git, place) == before
+
+
+def test_the_facts_of_an_error_hold_a_long_name_whole(khlone: Khlone, place: Path) -> None:
+    assert refused(khlone("show", LONG, "--json", cwd=place), "no-such-clone")["facts"]["name"] == LONG
+
+
+@pytest.mark.parametrize("how", ["--merge", "--rebase"])
+def test_a_conflict_in_a_clone_whose_folder_is_gone_says_how_it_comes_back(
+    khlone: Khlone, commit: Commit, place: Path, how: str
+) -> None:
+    path = Path(khlone("path", "a", cwd=place).out.strip())
+    commit(path, {"notes.txt": "of a\n"}, "of a")
+    commit(place, {"notes.txt": "of main\n"}, "of main")
+    whole = khlone("merge", "a", how, cwd=place)
+    shutil.rmtree(path)
+
+    gone = khlone("merge", "a", how, cwd=place)
+    assert khlone("doctor", "--fix", cwd=place).code == 0
+    back = khlone("merge", "a", how, cwd=place)
+
+    assert whole.code == gone.code == back.code == 4
+    assert "doctor --fix" not in whole.err
+    assert "its folder is gone, `git khlone doctor --fix` brings it back" in gone.err
+    assert back.err == whole.err
+
+
+def test_python_runs_the_package_as_the_command(khlone: Khlone, place: Path) -> None:
+    argv = [sys.executable, "-m", "khlone", "list"]
+
+    done = subprocess.run(argv, cwd=place, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, khlone("list", cwd=place).out)
+    assert subprocess.run([*argv, "--nope"], cwd=place, capture_output=True, check=False).returncode == 2
