@@ -669,6 +669,21 @@ class GateFailed(KhloneError):
         )
 
 
+class NotApproved(KhloneError):
+    """The commit that would land has not been approved, where `khlone.merge.approval` wants that."""
+
+    code = "not-approved"
+    exit_code = EXIT_PERMISSION
+
+    def __init__(self, name: str, oid: str, why: str, *, hint: str | None = None) -> None:
+        super().__init__(
+            f"{name} is at {oid[:10]}: {why}",
+            hint=hint or f"look at it (git khlone diff {name}), then git khlone approve {name}",
+            name=name,
+            oid=oid,
+        )
+
+
 # -- removing and restoring ----------------------------------------------------------------
 
 

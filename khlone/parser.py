@@ -37,6 +37,7 @@ VERBS = {
     "push": "Bring the branches of clones to their remote.",
     "pr": "Open a pull request of a clone, or show the one that is open.",
     "merge": "Bring the branches of clones back to their target.",
+    "approve": "Approve what a clone's branch is at, for landing.",
     "conflicts": "Show which clones would conflict, and the best order to land them.",
     "queue": "Show and change what waits to land.",
     "events": "Show what happens in the merge queues.",

@@ -287,11 +287,34 @@ SETTINGS = (
         doc="A command that must pass on the exact commit that lands; one in `.khlone.toml` needs `git khlone trust`.",
     ),
     Setting(
+        key="merge.approval",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        doc="Whether only what `git khlone approve` has approved lands, and nothing that was committed since.",
+    ),
+    Setting(
         key="merge.firstLands",
         kind=Kind.FLAG,
         default="false",
         sources=_OWN,
         doc="Whether of several clones that fail only together the first in the queue lands all the same.",
+    ),
+    Setting(
+        key="merge.mode",
+        kind=Kind.CHOICE,
+        default="batch",
+        choices=("batch", "serial", "speculative"),
+        sources=_OWN,
+        doc="How gates look at what waits: all as one, and halves where that fails; one after the other; or several "
+        "ahead at once, each on top of those before it.",
+    ),
+    Setting(
+        key="merge.window",
+        kind=Kind.COUNT,
+        sources=_OWN,
+        doc="How many candidates gates look at at once in the speculative mode; as many as there are cores and GiB of "
+        "memory unless said.",
     ),
     Setting(
         key="squash.template",

@@ -140,9 +140,25 @@ class Settings:
         return self.value("gate.required") is True
 
     @property
+    def merge_mode(self) -> str:
+        """How gates look at what waits: `batch`, `serial` or `speculative`."""
+        return str(self.value("merge.mode"))
+
+    @property
+    def merge_window(self) -> int | None:
+        """How many candidates gates look at at once in the speculative mode, `None` where the machine decides."""
+        found = self.value("merge.window")
+        return int(found) or None if isinstance(found, (int, float)) else None
+
+    @property
     def first_lands(self) -> bool:
         """Whether of several clones that fail only together the first in the queue lands all the same."""
         return self.value("merge.firstlands") is True
+
+    @property
+    def approval_required(self) -> bool:
+        """Whether only a commit that somebody approved lands."""
+        return self.value("merge.approval") is True
 
     @property
     def squash_template(self) -> str | None:

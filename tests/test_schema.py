@@ -278,6 +278,18 @@ def looking_back(ask: Ask, project: Path) -> None:
     assert kinds == ["purge", "remove", "merge", "create", "create"]
 
 
+def approving(ask: Ask, project: Path) -> None:
+    """A commit is approved, voided by another one, and let go of."""
+    path = ask.new("one", cwd=project)
+    make_commit(path, {"one.txt": "one\n"}, "one")
+
+    assert ask("approve", "one", cwd=project)["approved"][0]["valid"]
+    make_commit(path, {"two.txt": "two\n"}, "two")
+    assert not ask("approve", "--list", cwd=project)["approved"][0]["valid"]
+    assert len(ask("approve", "--withdraw", "one", cwd=project)["approved"]) == 1
+    assert ask("approve", "--list", cwd=project)["approved"] == []
+
+
 def with_a_remote(ask: Ask, project: Path) -> None:
     """Clones are pushed for the first time, again, instead of what was there, and held."""
     remote = project.with_name("origin.git")
@@ -537,6 +549,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},
     looking_back: {"new", "diff", "merge", "prune", "log"},
+    approving: {"new", "approve"},
     with_a_remote: {"new", "push"},
     proposing: {"new", "pr"},
     mending: {"new", "doctor"},

@@ -59,6 +59,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "remove": (("remove", "one"), {"sqlite3", "pluggy", "psutil", "ctypes", *CLICK}),
     "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK}),
     "prune": (("prune",), {"sqlite3", *CLICK}),
+    "approve": (("approve", "one"), {"sqlite3", *CLICK}),
     "trust": (("trust",), {"sqlite3", *CLICK}),
     "untrust": (("untrust",), {"sqlite3", *CLICK}),
     "hook": (("hook", "run", "post-create", "one"), {"sqlite3", *CLICK}),

@@ -28,7 +28,7 @@ def settle(count: int, fails: Fails, *, first_lands: bool = False) -> tuple[list
     left = list(range(count))
     culprits: list[list[int]] = []
     while left and ask(left):
-        found = _minimal(left, ask)
+        found = minimal(left, ask)
         alone = [one for one in found if len(found) > 1 and ask([one])]
         if alone:
             # It fails by itself, whatever it does to others.
@@ -39,7 +39,7 @@ def settle(count: int, fails: Fails, *, first_lands: bool = False) -> tuple[list
     return left, culprits
 
 
-def _minimal(items: Sequence[int], fails: Fails) -> list[int]:
+def minimal(items: Sequence[int], fails: Fails) -> list[int]:
     """A minimal failing part of a failing selection (Junker's QuickXplain), in its order."""
     return sorted(_explain([], items, fails, changed=False))
 

@@ -8,7 +8,7 @@ A tree that a gate has passed is not shown to it again.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from khlone import gate_table, hook_files, process, queue_rows, settings, trust
@@ -69,14 +69,18 @@ class Gates:
         return bool(self.commands) or self._app.plugins.has("khlone_gate")
 
     def judge(self, candidate: Candidate, asked: Sequence[tuple[Clone, Candidate]]) -> Judgement:
-        """Let every gate look at a candidate; plugins are asked about each of the changes in it.
+        """Let every gate look at a candidate; plugins are asked about each of the changes in it."""
+        return self.with_plugins(self.run_commands(candidate), asked)
 
-        The commands stop at the first that refuses. Safe to be called by several threads.
+    def run_commands(self, candidate: Candidate, *, given_up: Callable[[], bool] = lambda: False) -> Judgement:
+        """What the commands say, up to the first that refuses; one that runs is ended when it is given up.
+
+        Safe to be called by several threads, once `commands` is known.
         """
         verdicts: list[Verdict] = []
         notes: list[str] = []
         for gate in self._applicable(candidate):
-            verdict = self._of_command(gate, candidate, notes)
+            verdict = self._of_command(gate, candidate, notes, given_up)
             if not gate.needed and not verdict.passed:
                 notes.append(f"warning: advisory gate {gate.name!r} refused {candidate.clone}: {verdict.message}")
                 continue
@@ -84,11 +88,15 @@ class Gates:
             if verdict.flaky:
                 notes.append(f"warning: gate {gate.name!r} is flaky: it failed first and then passed {candidate.clone}")
             if not verdict.passed:
-                return Judgement(verdicts=verdicts, notes=notes)
-        if self._app.plugins.has("khlone_gate"):
-            for clone, each in asked:
-                verdicts += self._app.plugins.gate(clone, each)
+                break
         return Judgement(verdicts=verdicts, notes=notes)
+
+    def with_plugins(self, judgement: Judgement, asked: Sequence[tuple[Clone, Candidate]]) -> Judgement:
+        """The same with what plugins say of each change, who are asked where no command has refused."""
+        if judgement.failed is not None or not self._app.plugins.has("khlone_gate"):
+            return judgement
+        said = [verdict for clone, each in asked for verdict in self._app.plugins.gate(clone, each)]
+        return Judgement(verdicts=[*judgement.verdicts, *said], notes=judgement.notes)
 
     def _applicable(self, candidate: Candidate) -> list[Gate]:
         found = []
@@ -101,17 +109,17 @@ class Gates:
             found.append(gate)
         return found
 
-    def _of_command(self, gate: Gate, candidate: Candidate, notes: list[str]) -> Verdict:
+    def _of_command(self, gate: Gate, candidate: Candidate, notes: list[str], given_up: Callable[[], bool]) -> Verdict:
         tree = self._app.repository.git("rev-parse", "--verify", f"{candidate.oid}^{{tree}}").text.strip()
         with self._app.registry.reading() as connection:
             if queue_rows.known_result(connection, tree, gate.key):
                 return Verdict(passed=True, gate=gate.name)
         with scratch.lease(self._app) as place:
-            verdict = self._try(gate, candidate, place, notes)
+            verdict = self._try(gate, candidate, place, notes, given_up)
             for _ in range(gate.retries):
-                if verdict.passed:
+                if verdict.passed or given_up():
                     break
-                again = self._try(gate, candidate, place, notes)
+                again = self._try(gate, candidate, place, notes, given_up)
                 if again.passed:
                     return Verdict(passed=True, gate=gate.name, flaky=True)
         if verdict.passed:
@@ -119,9 +127,13 @@ class Gates:
                 queue_rows.note_passed(change.connection, tree, [gate.key])
         return verdict
 
-    def _try(self, gate: Gate, candidate: Candidate, place: Scratch, notes: list[str]) -> Verdict:
+    def _try(
+        self, gate: Gate, candidate: Candidate, place: Scratch, notes: list[str], given_up: Callable[[], bool]
+    ) -> Verdict:
+        if given_up():
+            return Verdict(passed=False, gate=gate.name, message="it was not asked any more")
         place.check_out(candidate.oid)
-        verdict = _run(self._app, gate, candidate, place)
+        verdict = _run(self._app, gate, candidate, place, given_up)
         dirt = place.dirt()
         if dirt:
             named = ", ".join(dirt[:_NAMED_PATHS]) + (" …" if len(dirt) > _NAMED_PATHS else "")
@@ -139,18 +151,27 @@ def required_but_missing(name: str) -> GateFailed:
     )
 
 
-def _run(app: App, gate: Gate, candidate: Candidate, place: Scratch) -> Verdict:
+def _run(app: App, gate: Gate, candidate: Candidate, place: Scratch, given_up: Callable[[], bool]) -> Verdict:
     tail = Tail(_MOST_SHOWN_BYTES)
     mark = os.urandom(8).hex()
     with log_in(app.config_dirs.gate_logs, f"gate-{gate.name}") as log:
         log.line(f"$ {gate.command}  # {candidate.oid}")
-        how = _ended(app, gate, candidate, place, tail, log, mark)
+        how = _ended(app, gate, candidate, place, tail, log, mark, given_up)
         log.line(f"# {how or 'passed'}")
     said = "\n".join(f"  {line}" for line in tail.text.splitlines()[-SHOWN_LINES:])
     return Verdict(passed=not how, gate=gate.name, message=how + (f":\n{said}" if said else ""))
 
 
-def _ended(app: App, gate: Gate, candidate: Candidate, place: Scratch, tail: Tail, log: Log, mark: str) -> str:
+def _ended(
+    app: App,
+    gate: Gate,
+    candidate: Candidate,
+    place: Scratch,
+    tail: Tail,
+    log: Log,
+    mark: str,
+    given_up: Callable[[], bool],
+) -> str:
     """How the command failed, empty when it did not; whatever it leaves running is ended."""
 
     def hear(chunk: bytes) -> None:
@@ -165,11 +186,14 @@ def _ended(app: App, gate: Gate, candidate: Candidate, place: Scratch, tail: Tai
             timeout_s=gate.timeout_s or gate_table.LONGEST_TIMEOUT_S,
             capture_bytes=0,
             heard=hear,
+            given_up=given_up,
         )
     except CommandNotFound as error:
         return error.message
     finally:
         process.end_marked(RUN_VARIABLE, mark)
+    if given_up():
+        return "it was ended: nobody waits for it any more"
     if done.timed_out:
         return f"it took longer than {gate.timeout_s:.0f} s and was ended"
     if done.status < 0:

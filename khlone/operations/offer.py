@@ -9,7 +9,7 @@ from khlone import worktrees
 from khlone.app import App
 from khlone.errors import CloneDirty, CloneNotReady, NoSuchRef, NoTarget, TargetMismatch
 from khlone.model import CloneRecord, CloneState, MergePlan, Strategy
-from khlone.operations import astray, changes, journal, undo
+from khlone.operations import approval, astray, changes, journal, undo
 from khlone.values import dataclass
 
 MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
@@ -68,6 +68,7 @@ def prepare(
         plan = MergePlan(target=target, strategy=request.strategy, source=source, old=tip or tip_of(app, target))
         app.plugins.pre_merge(journal.as_clone(current, head=source), plan)
         source = source_of(app, current, request)
+    approval.require(app, current, source)
     return current, source
 
 

@@ -23,6 +23,7 @@ from khlone.values import dataclass
 #: What can be allowed, and how its refusal begins.
 ACTIONS = {
     "trust": "approve hooks or take approvals back",
+    "approve": "approve what is to land",
     "remove": "remove the clone of another",
     "prune": "prune",
     "hooks": "install or remove git hooks",

@@ -20,7 +20,7 @@ from khlone.app import App
 from khlone.errors import GitFailed, KhloneError, NoSuchTrash, OnlyCopy, StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneState, Holds, OperationKind, Outcome
-from khlone.operations import changes, journal, undo
+from khlone.operations import approval, changes, journal, undo
 from khlone.operations.remove import trash_folder, trash_meta
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
@@ -117,6 +117,7 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock, *, outcome: O
         emptied = values.replace(
             entry, clone=values.replace(entry.clone, state=CloneState.TRASHED), bytes=0, holds=holds
         )
+    approval.forget(app, clone)
     ref = f"refs/khlone/trash/{clone.id}/{trash_id}"
     if not keep:
         # The branch that had all of it may have gone while this lay unfinished.

@@ -110,7 +110,7 @@ def _outlast(app: App, operation: Operation, deadline: float) -> HeldLock | None
 
 
 def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered:
-    from khlone.operations import adopt, merge, purge, remove, rename, restore, sequencer, sync, take_back
+    from khlone.operations import adopt, merge, purge, queue_landing, remove, rename, restore, sync, take_back
 
     if operation.kind is OperationKind.CREATE:
         return _recover_create(app, operation, lock)
@@ -128,7 +128,7 @@ def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered
     elif operation.kind is OperationKind.SYNC:
         messages = sync.recover(app, operation, lock)
     elif operation.kind is OperationKind.LAND:
-        messages = sequencer.recover(app, operation, lock)
+        messages = queue_landing.recover(app, operation, lock)
     elif operation.kind is OperationKind.UNDO:
         messages = take_back.recover(app, operation, lock)
     else:

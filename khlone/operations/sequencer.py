@@ -12,55 +12,46 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-from khlone import faults, files, queue_rows, sessions, values
+from khlone import faults, files, queue_rows, values
 from khlone.app import App
 from khlone.errors import (
-    CloneNotReady,
     GateFailed,
     KhloneError,
     MergeConflict,
     TargetDirty,
-    TargetInProgress,
     TargetMoved,
 )
 from khlone.locks import HeldLock
 from khlone.model import (
     Candidate,
+    Clone,
     CloneRecord,
     CloneState,
-    Kept,
-    Landed,
-    MergeResult,
-    OperationKind,
-    Outcome,
     Verdict,
-    utc_now,
 )
-from khlone.operations import batches, candidates, events, journal, landing, leaving, moving, offer, queue
+from khlone.operations import (
+    approval,
+    batches,
+    candidates,
+    events,
+    journal,
+    landing,
+    look_ahead,
+    offer,
+    queue,
+    queue_landing,
+)
 from khlone.operations.gates import Gates, Judgement, required_but_missing
-from khlone.operations.moving import Move
-from khlone.operations.offer import MERGEABLE
-from khlone.records import QueueEntry, QueueState
-from khlone.registry import Operation, Transaction
-from khlone.values import dataclass
+from khlone.operations.queue_landing import Change
+from khlone.records import QueueEntry
 
 #: Entries that are tested as one.
 BATCH = 32
 #: A target that moved so often in a row while gates ran is left to the others.
 MOST_LOST_RACES = 50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One entry as it would land on top of those before it."""
-
-    entry: QueueEntry
-    clone: CloneRecord
-    candidate: Candidate
 
 
 def drive(app: App, target: str, gates: Gates) -> bool:
@@ -71,7 +62,7 @@ def drive(app: App, target: str, gates: Gates) -> bool:
     try:
         for operation in app.registry.open_operations():
             if operation.clone_id == queue.seat_of(target):
-                recover(app, operation, seat)
+                queue_landing.recover(app, operation, seat)
         with app.registry.transaction() as change:
             epoch = queue_rows.take_seat(change.connection, target)
         queue.mend_pins(app)
@@ -105,7 +96,8 @@ class _Driver:
         free = [entry for entry in there if not names & (set(entry.after) - {entry.name})]
         # Entries that wait for each other wait for nothing.
         gated = free or there
-        return [entry for entry in gated if entry.gate == gated[0].gate][:BATCH] if gated else []
+        most = 1 if self._app.settings.merge_mode == "serial" else BATCH
+        return [entry for entry in gated if entry.gate == gated[0].gate][:most] if gated else []
 
     @contextlib.contextmanager
     def _marked(self, entries: Sequence[QueueEntry]) -> Iterator[None]:
@@ -137,7 +129,10 @@ class _Driver:
             for one in chain:
                 self._hold(one.entry, required_but_missing(one.entry.name))
             return
-        self._land_what_passes(base, chain)
+        if self._app.settings.merge_mode == "speculative":
+            self._land_as_they_pass(base, chain)
+        else:
+            self._land_what_passes(base, chain)
 
     def _land_what_passes(self, base: str, chain: Sequence[Change]) -> None:
         tested: dict[tuple[int, ...], tuple[Sequence[Change], Judgement]] = {}
@@ -169,14 +164,57 @@ class _Driver:
             return
         self._land(base, found, gated=bool(judgement.verdicts))
 
+    def _land_as_they_pass(self, base: str, chain: Sequence[Change]) -> None:
+        """Test several ahead, each on top of those before it, and land each once all before it have."""
+        rows = [chain[: number + 1] for number in range(len(chain))]
+        wholes = [_whole(base, row) for row in rows]
+        _ = self._gates.commands  # What cannot be understood is raised here, by one thread.
+        for row in rows:
+            self._note_testing(row)
+        answers = look_ahead.judged(
+            len(chain),
+            lambda number, given_up: self._gates.run_commands(wholes[number], given_up=given_up),
+            at_once=look_ahead.width(self._app.settings.merge_window),
+        )
+        with contextlib.closing(answers):
+            for number, by_commands in answers:
+                row, one = rows[number], chain[number]
+                judgement = self._gates.with_plugins(by_commands, [_asked(one)])
+                self._note_judged(row, judgement)
+                if judgement.failed is not None:
+                    self._blame_last(base, row, judgement)
+                    return
+                if not judgement.verdicts and self._app.settings.gate_required:
+                    self._hold(one.entry, required_but_missing(one.entry.name))
+                    return
+                before = chain[number - 1].candidate.oid if number else base
+                if not self._land(before, [one], gated=bool(judgement.verdicts)):
+                    return
+
+    def _blame_last(self, base: str, row: Sequence[Change], judgement: Judgement) -> None:
+        """Hold the last of a row that passes without it, and name those before it with which alone it fails."""
+
+        def fails(selection: Sequence[int]) -> bool:
+            if len(selection) == len(row):
+                return True
+            found, left = self._chain(base, [row[one].entry for one in selection])
+            return bool(left) or self._judge(base, found).failed is not None
+
+        together = batches.minimal(range(len(row)), fails) if len(row) > 1 else [0]
+        self._blame([row[one].entry for one in together], [row[-1].entry], judgement)
+
     def _judge(self, base: str, chain: Sequence[Change]) -> Judgement:
-        names = ", ".join(one.entry.name for one in chain)
-        last = chain[-1].candidate
-        whole = values.replace(last, clone=names, old=base)
-        events.note(self._app, "testing", target=self._target, oid=last.oid, clones=[one.entry.name for one in chain])
-        self._app.told(f"testing {names} on {self._target} ({last.oid[:10]})")
-        asked = [(journal.as_clone(one.clone, head=one.candidate.source), one.candidate) for one in chain]
-        judgement = self._gates.judge(whole, asked)
+        self._note_testing(chain)
+        judgement = self._gates.judge(_whole(base, chain), [_asked(one) for one in chain])
+        self._note_judged(chain, judgement)
+        return judgement
+
+    def _note_testing(self, chain: Sequence[Change]) -> None:
+        oid, names = chain[-1].candidate.oid, [one.entry.name for one in chain]
+        events.note(self._app, "testing", target=self._target, oid=oid, clones=names)
+        self._app.told(f"testing {', '.join(names)} on {self._target} ({oid[:10]})")
+
+    def _note_judged(self, chain: Sequence[Change], judgement: Judgement) -> None:
         failed = judgement.failed
         for note in judgement.notes:
             self._app.told(note)
@@ -184,11 +222,10 @@ class _Driver:
             self._app,
             "passed" if failed is None else "failed",
             target=self._target,
-            oid=last.oid,
+            oid=chain[-1].candidate.oid,
             clones=[one.entry.name for one in chain],
             gate=None if failed is None else failed.gate,
         )
-        return judgement
 
     def _chain(self, base: str, entries: Sequence[QueueEntry]) -> tuple[list[Change], list[QueueEntry]]:
         """Each entry on top of those before it; and those that do not fit there."""
@@ -209,6 +246,7 @@ class _Driver:
         if found is None:
             clone = self._clone(entry)
             try:
+                approval.require(self._app, clone, entry.source)
                 built = candidates.build(self._app, clone, self._target, tip, entry.source, entry.strategy)
                 found = Change(entry=entry, clone=clone, candidate=built)
             except KhloneError as error:
@@ -261,30 +299,28 @@ class _Driver:
 
     # -- landing
 
-    def _land(self, base: str, chain: Sequence[Change], *, gated: bool) -> None:
+    def _land(self, base: str, chain: Sequence[Change], *, gated: bool) -> bool:
+        """Move the target; False where it moved meanwhile, or something keeps it from moving."""
         try:
             with files.explained(self._app.location.common_dir):
-                done = _land(self._app, self._target, base, chain, self._seat, self._epoch, gated=gated)
+                done = queue_landing.land(self._app, self._target, base, chain, self._seat, self._epoch, gated=gated)
         except TargetDirty as error:
             self._hold_what_overlaps(chain, error)
-            return
-        except TargetInProgress as error:
-            for one in chain:
-                self._hold(one.entry, error)
-            return
+            return False
         except KhloneError as error:
             for one in chain:
                 self._hold(one.entry, error)
-            return
+            return False
         if not done:
             self._lost += 1
             if self._lost >= MOST_LOST_RACES:
                 for one in chain:
                     self._hold(one.entry, TargetMoved(self._target, self._lost))
-            return
+            return False
         self._lost = 0
         self._landed += [one.entry for one in chain]
-        _after(self._app, self._target, base, chain, gated=gated)
+        queue_landing.tell(self._app, self._target, base, chain, gated=gated)
+        return True
 
     def _hold_what_overlaps(self, chain: Sequence[Change], error: TargetDirty) -> None:
         """Hold those whose own change meets local work in the target's checkout; the others are tried without them."""
@@ -300,150 +336,11 @@ class _Driver:
                 self._hold(one.entry, error)
 
 
-def _land(
-    app: App, target: str, base: str, chain: Sequence[Change], seat: HeldLock, epoch: int, *, gated: bool
-) -> bool:
-    """Move the target to the last of a chain; False when it is not at `base` any more."""
-    with app.locks.landing(target, told=app.told) as turn:
-        if app.repository.read_ref(f"refs/heads/{target}") != base:
-            return False
-        new = chain[-1].candidate.oid
-        checkout = moving.require_clean(app, target, base, new)
-        turn.verify()
-        seat.verify()
-        move = Move(
-            operation=journal.new_operation_id(),
-            branch=target,
-            old=base,
-            new=new,
-            reason=f"khlone: merge into {target}",
-            leaves=False,
-            worktree=None if checkout is None else str(checkout.worktree),
-        )
-        plan = {**move.as_json(), "entries": _planned(chain), "gated": gated}
-        with app.registry.transaction() as change:
-            queue_rows.require_seat(change.connection, target, epoch)
-            change.begin_operation(
-                Operation(
-                    id=move.operation,
-                    kind=OperationKind.LAND,
-                    clone_id=queue.seat_of(target),
-                    name=target,
-                    plan=plan,
-                    owner=sessions.identity(),
-                    started_at=utc_now(),
-                    step="publishing",
-                )
-            )
-        faults.point("queue.publishing")
-        try:
-            done = moving.carry_out(app, move, checkout, seat)
-        except Exception as error:
-            if moving.is_settled(app, move, checkout, error):
-                _forget(app, move.operation)
-            raise
-        if not done:
-            _forget(app, move.operation)
-            return False
-        faults.point("queue.published")
-    landing.make_durable(app, checkout)
-    with app.registry.transaction() as change:
-        _commit(app, change, plan)
-    faults.point("queue.landed")
-    queue.drop_pins(app, [one.entry for one in chain])
-    faults.point("queue.finished")
-    return True
+def _whole(base: str, chain: Sequence[Change]) -> Candidate:
+    """A chain as the one candidate that a gate looks at."""
+    return values.replace(chain[-1].candidate, clone=", ".join(one.entry.name for one in chain), old=base)
 
 
-def _forget(app: App, operation_id: str) -> None:
-    with app.registry.transaction() as change:
-        change.forget_operation(operation_id)
-
-
-def _planned(chain: Sequence[Change]) -> list[dict[str, object]]:
-    """The entries of a landing as the journal keeps them, each with the id of the operation that `log` will show."""
-    now = time.time_ns() // 1_000_000
-    return [
-        {
-            "entry": one.entry.id,
-            "operation": f"{now + number:012x}{one.entry.id[-4:]}",
-            "clone": journal.to_json(one.clone),
-            "strategy": one.candidate.strategy.value,
-            "old": one.candidate.old,
-            "new": one.candidate.oid,
-            "source": one.candidate.source,
-            "resolved_by": one.candidate.resolved_by,
-        }
-        for number, one in enumerate(chain)
-    ]
-
-
-def _commit(app: App, change: Transaction, plan: Mapping[str, object]) -> None:
-    """The commit point: every entry of the plan has landed, and the journal says so of each clone."""
-    target = str(plan["branch"])
-    for item in cast("Sequence[Mapping[str, object]]", plan["entries"]):
-        clone = journal.from_json(cast("Mapping[str, object]", item["clone"]), CloneState.MERGED)
-        queue_rows.end(
-            change.connection,
-            str(item["entry"]),
-            QueueState.LANDED,
-            oid=item["new"],
-            gated=bool(plan["gated"]),
-            resolved_by=item["resolved_by"],
-        )
-        own = {
-            "operation": item["operation"],
-            "clone": item["clone"],
-            "target": target,
-            "strategy": item["strategy"],
-            "old": item["old"],
-            "new": item["new"],
-            "source": item["source"],
-            "worktree": plan["worktree"],
-        }
-        change.begin_operation(journal.operation(OperationKind.MERGE, clone, own, step="publishing"))
-        change.end_operation(str(item["operation"]), Outcome.DONE)
-        change.note_merged(clone.id, str(item["source"]))
-        if app.repository.read_ref(clone.ref) == item["source"]:
-            # It may be gone, or another command may be at work on it: then its state is theirs.
-            with contextlib.suppress(CloneNotReady):
-                change.move_clone(clone, CloneState.MERGED, from_states=MERGEABLE)
-    change.forget_operation(str(plan["operation"]))
-
-
-def _told(change: Change) -> Landed:
-    made = change.candidate
-    return Landed(name=made.clone, strategy=made.strategy, oid=made.oid, resolved_by=made.resolved_by)
-
-
-def _after(app: App, target: str, base: str, chain: Sequence[Change], *, gated: bool) -> None:
-    landed = [_told(one) for one in chain]
-    result = MergeResult(target=target, old=base, new=chain[-1].candidate.oid, gated=gated, landed=landed, held=())
-    for one in chain:
-        events.note(app, "landed", entry=one.entry.id, clone=one.entry.name, target=target, oid=one.candidate.oid)
-        merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
-        app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
-    for one in chain:
-        if one.entry.remove:
-            found = leaving.leave(app, one.clone)
-            if isinstance(found, Kept):
-                events.note(app, "kept", entry=one.entry.id, clone=one.entry.name, target=target, code=found.code)
-
-
-# -- recovery --------------------------------------------------------------------------------
-
-
-def recover(app: App, operation: Operation, seat: HeldLock) -> list[str]:
-    """Finish a landing whose driver died: the target ends at its old commit or at the tested one."""
-    move = moving.from_plan(operation.plan)
-    done = moving.resume(app, move, seat)
-    seat.verify()
-    items = cast("Sequence[Mapping[str, object]]", operation.plan["entries"])
-    names = ", ".join(str(cast("Mapping[str, object]", item["clone"])["name"]) for item in items)
-    with app.registry.transaction() as change:
-        if done:
-            _commit(app, change, operation.plan)
-        else:
-            change.forget_operation(operation.id)
-    queue.mend_pins(app)
-    return [f"{names} landed on {move.branch}" if done else f"{move.branch} moved on; {names} will be tried again"]
+def _asked(one: Change) -> tuple[Clone, Candidate]:
+    """A change as plugins are asked about it."""
+    return journal.as_clone(one.clone, head=one.candidate.source), one.candidate
