@@ -78,6 +78,12 @@ def members(clones: Mapping[str, Path]) -> list[Member]:
     return found
 
 
+def marked() -> set[str]:
+    """The ids of all clones, of whichever repository, that a live process was started in."""
+    seen = _from_proc() if os.path.exists("/proc/self/stat") else _from_psutil()
+    return {one.variables[MARKER] for one in seen if one.variables.get(MARKER)}
+
+
 def measure(pids: Iterable[int], *, pss: bool = False) -> dict[int, Usage]:
     """What processes use right now; those that are gone, or are another user's, are left out."""
     import psutil

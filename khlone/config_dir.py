@@ -18,7 +18,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from khlone import files
@@ -28,6 +29,8 @@ MARKER = "khlone.json"
 
 #: Not TMPDIR: on macOS that alone is longer than what is left of a socket's path.
 _TEMP = "/tmp"  # noqa: S108 - the folder inside is private, and refused where it is not
+#: So much of a clone's id names its temporary folder.
+_SHORT_ID = 12
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 #: Below the state root: some agents are kept to their clone by XDG_STATE_HOME itself, and so is a whole home.
 _PRIVATE = re.compile(rf"(?P<root>/(?:.*/)?khlone)/repositories/{_PART}/clones/{_PART}/(?:config|home)/.*")
@@ -112,7 +115,7 @@ class ConfigDirs:
 
     def temp_path(self, clone_id: str) -> Path:
         """Where the programs in a clone keep what is temporary: short, since sockets lie in it."""
-        return Path(_TEMP, f"khlone-{os.geteuid()}", _part(clone_id)[:12])
+        return Path(_TEMP, f"khlone-{os.geteuid()}", _part(clone_id)[:_SHORT_ID])
 
     def make_temp(self, clone_id: str) -> Path:
         """Make the folder of `temp_path`; raises StateUnsafe where it, or the one it is in, is not ours alone."""
@@ -202,17 +205,17 @@ class ConfigDirs:
     def trash(self, clone_id: str, operation_id: str) -> None:
         """Move a clone's folders to the trash as they are, by one rename; may be repeated after a crash.
 
-        What is temporary stays until the purge, unless there is nothing.
+        What is temporary stays until the purge, unless no file there holds a byte.
         """
         place, trashed = self.clone_path(clone_id), self.trash_path(clone_id, operation_id)
         with files.explained(place):
-            if not files.exists(place):
-                return
-            _require_folder(place)
-            self._make_chain(trashed.parent)
-            _move(place, trashed)
-            if _is_own(self.temp_path(clone_id).parent):
-                _drop_empty(self.temp_path(clone_id))
+            if files.exists(place):
+                _require_folder(place)
+                self._make_chain(trashed.parent)
+                _move(place, trashed)
+            with contextlib.suppress(OSError):
+                if _is_own(self.temp_path(clone_id).parent):
+                    _drop_hollow(self.temp_path(clone_id))
 
     def restore(self, clone_id: str, operation_id: str) -> None:
         """Move a clone's folders back from the trash, by one rename; may be repeated after a crash."""
@@ -229,9 +232,10 @@ class ConfigDirs:
         trashed = self.trash_path(clone_id, operation_id)
         aside = trashed.with_name(f"{operation_id}.tmp")
         with files.explained(trashed):
+            if not files.exists(self.clone_path(clone_id)):
+                self._remove_temp(clone_id)
             if not _is_folder(trashed.parent):
                 return
-            self._remove_temp(clone_id)
             files.remove_tree(aside)
             if files.exists(trashed):
                 files.rename_new(trashed, aside)
@@ -243,6 +247,25 @@ class ConfigDirs:
         place = self.temp_path(clone_id)
         if _is_own(place.parent):
             files.remove_tree(place)
+
+    def sweep_temp(self, known: Collection[str], *, rested_s: float) -> None:
+        """Drop temporary folders that no repository of this user knows the clone of; `known` are more ids.
+
+        Another state folder may know it: one that a file with a byte is in, or that was
+        changed within `rested_s`, stays.
+        """
+        parent = self.temp_path("none").parent
+        if not _is_own(parent):
+            return
+        kept = {clone_id[:_SHORT_ID] for clone_id in known}
+        for kind in ("clones", "trash"):
+            kept |= {path.name[:_SHORT_ID] for path in (self._root / "repositories").glob(f"*/{kind}/*")}
+        for name in os.listdir(parent):
+            if re.fullmatch(rf"[0-9a-f]{{{_SHORT_ID}}}", name) and name not in kept:
+                place = parent / name
+                with contextlib.suppress(OSError):
+                    if time.time() - _last_change(place) > rested_s:
+                        _drop_hollow(place)
 
     def _aside(self, clone_id: str, operation_id: str) -> Path:
         return self._clones / f"{_part(clone_id)}.{_part(operation_id)}.tmp"
@@ -297,6 +320,25 @@ def _move(source: Path, destination: Path) -> None:
         files.rename_new(source, destination)
     except FileExistsError as error:
         raise StateUnsafe(destination, f"it is in the way of {source}") from error
+
+
+def _last_change(folder: Path) -> float:
+    """When something was last made in or taken out of a folder or one below it."""
+    return max([os.lstat(folder).st_mtime, *(os.lstat(inner).st_mtime for inner, _, _ in os.walk(folder))])
+
+
+def _drop_hollow(folder: Path) -> None:
+    """Delete a folder in which there are folders, sockets and files of no byte alone; of any other, nothing."""
+    if not _is_own(folder):
+        return
+    for inner, below, found in os.walk(folder):
+        entries = [os.lstat(os.path.join(inner, name)) for name in (*below, *found)]
+        if any(stat.S_ISLNK(one.st_mode) or (stat.S_ISREG(one.st_mode) and one.st_size) for one in entries):
+            return
+    for inner, _, found in os.walk(folder, topdown=False):
+        for name in found:
+            os.unlink(os.path.join(inner, name))
+        _drop_empty(Path(inner))
 
 
 def _drop_empty(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Which files did killed commands leave that nobody needs, and may they go?
 
-Temporary files of a writer that is dead, and lock files of clones that nobody knows any
-more. A file goes only when its writer cannot be writing it: by its pid, its age, and no
+Temporary files of a writer that is dead, and lock files and empty temporary folders of
+clones that nobody knows any more. A file goes only when its writer cannot be writing it: by its pid, its age, and no
 process having it open. How a lock file goes is in docs/decisions/0006-sweep-lock-files.md.
 """
 
@@ -15,13 +15,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from khlone import sessions
+from khlone import capacity, sessions
 from khlone.app import App
+from khlone.errors import KhloneError
 from khlone.model import ProcessIdentity
 from khlone.repository import RefUpdate, null_oid
 
 #: A temporary file younger than this is left, whoever made it: writing one takes milliseconds.
 RESTED_S = 600.0
+#: A temporary folder of a clone that nobody knows, and that holds nothing, is left for so long.
+TEMP_RESTED_S = 86400.0
 #: What files.py, app.py, database.py and rebuild.py call what they write before it has its name.
 _TEMPORARY = re.compile(
     r"\.[^/]+\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp|\.registry\.sqlite3\.[0-9a-f]{8}\.tmp(-journal)?"
@@ -36,7 +39,7 @@ def leftovers(app: App) -> list[Path]:
 
 
 def sweep(app: App) -> int:
-    """Delete what `leftovers` finds and the lock files of unknown clones; how many of the former."""
+    """Delete what `leftovers` finds; how many. Lock files and empty temporary folders of unknown clones go too."""
     swept = 0
     for path in leftovers(app):
         with contextlib.suppress(OSError):
@@ -44,6 +47,9 @@ def sweep(app: App) -> int:
             swept += 1
     if app.has_registry:
         app.locks.sweep_operations(lambda clone_id: _is_unknown(app, clone_id))
+        with contextlib.suppress(KhloneError, OSError):
+            known = {clone.id for clone in app.registry.clones()} | {entry.clone.id for entry in app.registry.trash()}
+            app.config_dirs.sweep_temp(known | capacity.marked(), rested_s=TEMP_RESTED_S)
     return swept
 
 

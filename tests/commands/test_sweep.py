@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.commands.merging import merge, worked
-from tests.commands.steps import document, new, trash
+from tests.commands.steps import document, new, show, trash
 from tests.support import Commit, Git, Khlone
 
 
@@ -122,3 +125,98 @@ def test_deleting_trash_says_how_much_it_is_and_what_has_gone(khlone: Khlone, pr
     assert done.code == 0
     assert "deleting 2 of the trash, " in done.err
     assert done.err.count(": deleted\n") == 2
+
+
+# -- temporary folders of clones ------------------------------------------------------------------
+
+TEMP = Path("/tmp", f"khlone-{os.geteuid()}")
+
+
+def clone_id(khlone: Khlone, project: Path, name: str) -> str:
+    return str(show(khlone, project, name)["id"])
+
+
+@pytest.fixture
+def stray() -> Iterator[Callable[..., Path]]:
+    """Makes a temporary folder of a clone that nobody knows, last changed so many days ago."""
+    made = []
+
+    def make(*files: str, days: float = 2, name: str | None = None) -> Path:
+        place = TEMP / (name or os.urandom(6).hex())
+        made.append(place)
+        TEMP.mkdir(mode=0o700, exist_ok=True)
+        (place / "inner").mkdir(parents=True, mode=0o700, exist_ok=True)
+        for file in files:
+            (place / "inner" / file).write_text(file)
+        for folder in (place / "inner", place):
+            os.utime(folder, (time.time() - days * 86400,) * 2)
+        return place
+
+    yield make
+    for place in made:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.parametrize("holds", ["nothing", "sockets", "a file"])
+def test_the_temporary_folder_goes_with_the_clone_or_with_its_trash(
+    khlone: Khlone, project: Path, stray: Callable[..., Path], holds: str
+) -> None:
+    new(khlone, project, "a")
+    place = stray(name=clone_id(khlone, project, "a")[:12])
+    if holds == "sockets":
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(os.fspath(place / "inner" / "left"))
+        (place / "lock").touch()
+    elif holds == "a file":
+        (place / "inner" / "left").write_text("left\n")
+
+    assert khlone("remove", "a", cwd=project).code == 0
+    trashed = place.exists()
+    assert khlone("prune", "--trash", "--age", "0s", cwd=project).code == 0
+
+    assert trashed == (holds == "a file")
+    assert not place.exists()
+
+
+def test_what_is_temporary_of_a_clone_in_the_trash_is_there_when_it_comes_back(
+    khlone: Khlone, project: Path, stray: Callable[..., Path]
+) -> None:
+    new(khlone, project, "a")
+    place = stray("kept", name=clone_id(khlone, project, "a")[:12])
+    assert khlone("remove", "a", cwd=project).code == 0
+
+    assert khlone("doctor", "--fix", cwd=project).code == 0
+    assert khlone("restore", "a", cwd=project).code == 0
+
+    assert (place / "inner" / "kept").read_text() == "kept"
+
+
+@pytest.mark.parametrize("sweeping", [("prune",), ("doctor", "--fix")])
+def test_empty_temporary_folders_of_clones_that_nobody_knows_go(
+    khlone: Khlone, project: Path, stray: Callable[..., Path], sweeping: tuple[str, ...]
+) -> None:
+    new(khlone, project, "a")
+    gone = [stray(), stray()]
+    known = stray(name=clone_id(khlone, project, "a")[:12])
+    kept = [stray("held"), stray(days=0.1), known, stray(name=f"{os.urandom(6).hex()}-not-ours")]
+    living = os.urandom(8).hex()
+    used = stray(name=living[:12])
+    process = subprocess.Popen(["sleep", "600"], env={**os.environ, "KHLONE_ID": living})
+
+    try:
+        assert khlone(*sweeping, cwd=project).code == 0
+        found = [place.exists() for place in (*gone, *kept, used)]
+    finally:
+        process.kill()
+        process.wait()
+
+    assert found == [False, False, True, True, True, True, True]
+
+
+def test_looking_drops_no_temporary_folder(khlone: Khlone, project: Path, stray: Callable[..., Path]) -> None:
+    new(khlone, project, "a")
+    place = stray()
+
+    assert khlone("doctor", cwd=project).out == "all is well\n"
+
+    assert place.exists()
