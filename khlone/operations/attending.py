@@ -55,16 +55,21 @@ class Signals:
                 pass
 
 
-def below(token: str) -> list[int] | None:
-    """All that runs below this process, other sessions aside; `None` where that cannot be seen."""
-    tree = trees.look(os.getpid())
+def below(token: str, root: int | None = None) -> list[int] | None:
+    """All that runs below this process, or another supervisor of that mark; `None` where that cannot be seen.
+
+    Neither supervisors nor what is below one of another session is among it.
+    """
+    tree = trees.look(os.getpid() if root is None else root)
     if tree is None:
         return None
-    # What is below a supervisor with another mark is not ours.
-    aside = {pid for pid in tree.processes if sessions.environment_of(pid).get(SUPERVISES, token) != token}
+    marks = {pid: sessions.environment_of(pid).get(SUPERVISES) for pid in tree.processes}
+    aside = {pid for pid, mark in marks.items() if mark not in (None, token)}
     for pid in list(aside):
         aside |= {one.pid for one in tree.below(pid)}
-    return [pid for pid in tree.processes if pid != tree.root and pid not in aside]
+    # One that is just being started still has what its parent was started with.
+    ours = {pid for pid, mark in marks.items() if mark == token and (root is not None or pid == tree.root)}
+    return [pid for pid in tree.processes if pid not in aside | ours]
 
 
 def told_of_left(count: int) -> str:

@@ -40,6 +40,7 @@ from khlone.model import (
 )
 from khlone.operations import (
     astray,
+    attending,
     changes,
     copied,
     ending,
@@ -53,7 +54,8 @@ from khlone.operations import (
     submodules,
     undo,
 )
-from khlone.registry import Operation, TrashRecord
+from khlone.operations.run import SUPERVISES
+from khlone.registry import Operation, SessionRecord, TrashRecord
 from khlone.repository import RefUpdate, null_oid
 
 REMOVABLE = (CloneState.READY, CloneState.MERGED, CloneState.BROKEN, CloneState.FAILED, CloneState.ADOPTED)
@@ -218,6 +220,7 @@ def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess
             elsewhere.append(f"pid {session.owner.pid} {place}")
         elif standing.may_live(session):
             found += sessions.session_processes(session.owner, known={process.pid for process in found})
+            found += _escaped(session, known={process.pid for process in found})
     known = {process.pid for process in found}
     # What has moved elsewhere still has the clone's mark in its environment.
     hidden = (member.pid for member in capacity.members({clone.id: clone.path}) if member.pid not in known)
@@ -225,16 +228,27 @@ def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess
     return found, elsewhere
 
 
+def _escaped(session: SessionRecord, *, known: set[int]) -> list[sessions.FoundProcess]:
+    """What a session has started that has left its tree, but is still below who sees the session through."""
+    if session.supervisor is None or not sessions.may_live(session.supervisor):
+        return []
+    token = sessions.environment_of(session.supervisor.pid).get(SUPERVISES, "")
+    pids = attending.below(token, session.supervisor.pid) or [] if token else []
+    return [process for pid in pids if pid not in known and (process := sessions.find_process(pid)) is not None]
+
+
 def _require_idle(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> None:
-    if force and not dry_run:
-        for session in ending.stop_all(app, clone):
-            app.told(f"ended session {session.id} of {clone.name}: {' '.join(session.command)}")
     found, elsewhere = _processes(app, clone)
     if force:
         for far in elsewhere:
             app.told(f"warning: {far} may still work in {clone.name}; it cannot be ended from here")
         for process in found:
             app.told(f"{'would end' if dry_run else 'ending'} {process} in {clone.name}")
+        if not dry_run:
+            for session in ending.stop_all(app, clone):
+                app.told(f"ended session {session.id} of {clone.name}: {' '.join(session.command)}")
+            # Those that it has started meanwhile too.
+            found += [one for one in _processes(app, clone)[0] if one not in found]
         found, elsewhere = [] if dry_run else sessions.end_processes(found), []
     if found or elsewhere:
         raise SessionLive(clone.name, [*(str(process) for process in found), *elsewhere])

@@ -16,7 +16,7 @@ from khlone import session_logs
 from khlone.session_logs import SessionLog
 from tests.commands.steps import clone_names, document, new, refused, show
 from tests.commands.test_resources import DAEMON, alive, wait_for
-from tests.support import KHLONE, Khlone
+from tests.support import KHLONE, Khlone, run_git
 
 #: Says what it is called with, then waits for a file, and ends with the code in it.
 ATTENTIVE = """
@@ -293,3 +293,62 @@ def test_remove_stops_the_session_where_it_is_forced_to(
     assert (done.code, clone_names(khlone, project)) == (0, [])
     assert f"ended session {session['id']} of one" in done.err
     assert processes_of(session["id"]) == []
+
+
+#: Starts the daemon twice: as it is, and without any variable that tells whose it is.
+ESCAPES = """
+import os, subprocess, sys, time
+code, first, second, end = sys.argv[1:]
+for place, environment in ((first, None), (second, {"PATH": os.environ["PATH"]})):
+    subprocess.run([sys.executable, "-c", code, "0", place, end], check=True, env=environment)
+    while not os.path.exists(place):
+        time.sleep(0.02)
+print("ready", flush=True)
+os.execvp("sleep", ["sleep", "1000"])
+"""
+
+
+def test_remove_finds_what_has_escaped_from_a_session_and_says_what_it_ends(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    places = [tmp_path / "marked", tmp_path / "bare"]
+    new(khlone, project, "two")
+    other = run("two", attentive(tmp_path / "end-two"))
+    words = [sys.executable, "-c", ESCAPES, DAEMON, *map(str, places), str(tmp_path / "end")]
+    session = run("one", words)
+    wait_for(lambda: khlone("logs", "one", cwd=project).out == "ready\n")
+    escaped = [int(place.read_text()) for place in places]
+    assert len({os.getsid(pid) for pid in (session["pid"], *escaped)}) == 3
+    assert escaped[0] in processes_of(session["id"])
+    assert escaped[1] not in processes_of(session["id"])
+
+    (kept,) = document(khlone("remove", "one", "--json", cwd=project), "remove", 1)["kept"]
+    dry = khlone("remove", "--force", "--dry-run", "one", cwd=project)
+    assert all(map(alive, escaped))
+    done = khlone("remove", "--force", "one", cwd=project)
+
+    assert kept["code"] == "session-live"
+    for pid in (session["pid"], *escaped):
+        assert f"({pid})" in kept["message"]
+        assert f"({pid}) in one" in dry.err
+        assert f"({pid}) in one" in done.err
+        assert not alive(pid)
+    assert f"ended session {session['id']} of one" in done.err
+    assert alive(other["pid"])
+
+
+def test_a_session_in_line_is_in_the_way_of_a_removal(khlone: Khlone, project: Path, run: Run, tmp_path: Path) -> None:
+    new(khlone, project, "two")
+    run_git("config", "khlone.limits.sessions", "1", cwd=project)
+    run("one", attentive(tmp_path / "end"))
+    assert run("two", ["touch", str(tmp_path / "ran")])["state"] == "waiting"
+
+    (kept,) = document(khlone("remove", "two", "--json", cwd=project), "remove", 1)["kept"]
+    done = khlone("remove", "--force", "two", cwd=project)
+
+    assert kept["code"] == "session-live"
+    assert (done.code, clone_names(khlone, project)) == (0, ["one"])
+    (tmp_path / "end").write_text("0")
+    assert khlone("wait", "one", cwd=project).code == 0
+    wait_for(lambda: not supervisors())
+    assert not (tmp_path / "ran").exists()
