@@ -43,6 +43,8 @@ USER_KEYS = (
 _WARM = re.compile(
     r"firstStartVersion|machineID|pluginUsage|seenNotifications|numStartups|has(Reset|Seen|Shown|Acknowledged)\w*"
     r"|\w+Migration(Complete|Version|Done)"
+    # With a subscription: what the service said of usage beyond it, null for nothing. Other `cached` keys are caches.
+    r"|cachedExtraUsageDisabledReason"
 )
 #: What of a project's entry is the user's choice for that repository.
 PROJECT_KEYS = ("mcpServers", "enabledMcpjsonServers", "disabledMcpjsonServers")

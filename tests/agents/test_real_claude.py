@@ -41,13 +41,37 @@ def env(programs: Path) -> Iterator[Environment]:
     """The environment of a user whose Claude Code was started before, so that its file is up to date."""
     with Loopback() as api:
         found: Environment = {**api.environment(), "PATH": f"{programs}:{os.environ['PATH']}"}
-        first = {**os.environ, **{k: v for k, v in found.items() if v}, "ANTHROPIC_API_KEY": real.DUMMY_KEY}
-        words = ["claude", "-p", "hi"]
-        done = subprocess.run(words, env=first, cwd=os.environ["HOME"], stdin=subprocess.DEVNULL, timeout=100)
-        assert done.returncode == 0
-        mine = Path(os.environ["HOME"], ".claude.json")
-        mine.write_text(json.dumps({**json.loads(mine.read_bytes()), "theme": "dark", "hasCompletedOnboarding": True}))
+        start_as_the_user({**found, "ANTHROPIC_API_KEY": real.DUMMY_KEY})
         yield found
+
+
+@pytest.fixture
+def subscriber(programs: Path) -> Iterator[Environment]:
+    """The same of a user who is logged in with a subscription."""
+    with Loopback() as api:
+        store = Path(os.environ["HOME"], ".claude", ".credentials.json")
+        store.parent.mkdir(mode=0o700)
+        store.touch(0o600)
+        store.write_text(api.accounts.login().credentials())
+        found: Environment = {**api.environment(), "PATH": f"{programs}:{os.environ['PATH']}"}
+        start_as_the_user(found)
+        yield found
+
+
+def start_as_the_user(env: Environment) -> None:
+    """Start Claude Code outside every clone, once, and be past its first questions."""
+    variables = {**os.environ, **{name: value for name, value in env.items() if value}}
+    words = ["claude", "-p", "hi"]
+    done = subprocess.run(words, env=variables, cwd=os.environ["HOME"], stdin=subprocess.DEVNULL, timeout=100)
+    assert done.returncode == 0
+    change_state(theme="dark", hasCompletedOnboarding=True)
+
+
+def change_state(*gone: str, **changed: object) -> None:
+    """Change the user's `.claude.json`."""
+    mine = Path(os.environ["HOME"], ".claude.json")
+    kept = {name: value for name, value in json.loads(mine.read_bytes()).items() if name not in gone}
+    mine.write_text(json.dumps({**kept, **changed}))
 
 
 @pytest.fixture
@@ -87,6 +111,23 @@ def test_a_seeded_clone_answers_writes_no_config_and_touches_nothing_of_the_user
     assert [path.stem for path in records] == [end[reading["session"]]]
     after = (place / ".claude.json").stat().st_ino, (place / ".claude.json").read_bytes(), tree(mine)
     assert after == before
+
+
+@pytest.mark.needs_strace
+@pytest.mark.parametrize(("gone", "renames"), [((), 0), (("cachedExtraUsageDisabledReason",), 1)])
+def test_a_clone_of_a_subscriber_replaces_no_config_at_its_first_start(
+    khlone: Khlone, repository: Path, tmp_path: Path, subscriber: Environment, gone: tuple[str, ...], renames: int
+) -> None:
+    change_state(*gone)
+    assert khlone("new", "one", "--agent", "claude", cwd=repository, env=subscriber).code == 0
+    trace = tmp_path / "trace"
+    strace = ("strace", "-f", "-qq", "-e", "trace=rename,renameat,renameat2,link,linkat", "-o", str(trace))
+
+    done = khlone("exec", "one", "--", *strace, "claude", "-p", "hi", cwd=repository, env=subscriber)
+
+    assert (done.code, done.out.strip()) == (0, Answer().text), done
+    place = config_dir(khlone, repository, "one") / ".claude.json"
+    assert len([line for line in trace.read_text().splitlines() if f'"{place}"' in line]) == renames
 
 
 def test_a_server_that_claude_adds_in_a_clone_reaches_the_user_when_promoted(
