@@ -268,17 +268,16 @@ class BranchExists(KhloneError):
 
 
 class BranchCheckedOut(KhloneError):
-    """A branch is checked out in another worktree."""
+    """A branch is checked out in another worktree, or is that of a clone, wherever its worktree is at the moment."""
 
     code = "branch-checked-out"
 
-    def __init__(self, branch: str, worktree: Path) -> None:
-        super().__init__(
-            f"branch {branch!r} is checked out in {worktree}",
-            hint="switch that worktree to another branch, or choose another one here",
-            branch=branch,
-            worktree=worktree,
-        )
+    def __init__(self, branch: str, worktree: Path, *, clone: str | None = None) -> None:
+        held = f"is checked out in {worktree}" if clone is None else f"belongs to clone {clone!r}"
+        hint = "switch that worktree to another branch, or choose another one here"
+        if clone is not None:
+            hint = "choose another one; a clone whose branch was renamed is followed by `git khlone doctor --fix`"
+        super().__init__(f"branch {branch!r} {held}", hint=hint, branch=branch, worktree=worktree, clone=clone)
 
 
 class NameCollides(KhloneError):

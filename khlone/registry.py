@@ -175,7 +175,7 @@ class Transaction:
             if folded(other.name) == folded(clone.name) or _nested(folded(other.name), folded(clone.name)):
                 raise NameCollides(clone.name, other.name)
             if other.branch == clone.branch:
-                raise BranchCheckedOut(clone.branch, other.path)
+                raise BranchCheckedOut(clone.branch, other.path, clone=other.name)
             if other.path == clone.path:
                 raise NameCollides(clone.path.name, other.path.name)
         self.insert_clone(clone)

@@ -18,6 +18,7 @@ from khlone.model import CloneRecord
 from khlone.operations import journal, names, undo
 from khlone.operations.create import lock_reason
 from khlone.values import dataclass
+from khlone.worktrees import AdminEntry
 
 _MOST_LOG = 64 << 20
 _SHORT = 10
@@ -71,6 +72,14 @@ def _told_by_reflog(admin: Path) -> tuple[str | None, str | None]:
         if went is not None:
             place = os.fsdecode(went[1])
     return last, place
+
+
+def was_renamed_last(entry: AdminEntry) -> bool:
+    """Whether HEAD of a worktree came to the branch that it is on by a renaming of that branch."""
+    log = [why for _, why in _LINE.findall(_log(entry.path / "logs" / "HEAD"))]
+    moves = [why for why in log if why.startswith((b"checkout: moving", b"Branch: renamed"))]
+    last = moves[-1] if moves else b""
+    return last.startswith(b"Branch") and entry.branch is not None and last.endswith(os.fsencode(f" to {entry.branch}"))
 
 
 def _log(path: Path) -> bytes:

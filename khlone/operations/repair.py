@@ -24,6 +24,7 @@ from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
 
 _LAST_OID = re.compile(rb"^[0-9a-f]+ ([0-9a-f]{40}(?:[0-9a-f]{24})?) ", re.MULTILINE)
+_RENAMED = re.compile(rb"\tBranch: renamed (\S+) to (\S+)$", re.MULTILINE)
 _MOST_NEIGHBOURS = 2000
 
 
@@ -31,13 +32,12 @@ def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
     """Everything that is wrong with a clone that no operation is working on."""
     admin = undo.admin_path(app, clone)
     entry = worktrees.read_entry(admin)
-    if app.repository.read_ref(clone.ref) is None:
-        renamed = _renamed_to(app, clone, entry)
-        if renamed is not None:
-            yield _error(clone, "branch-renamed", f"its branch {clone.branch} is called {renamed} now", "follow it")
-        else:
-            message = f"its branch {clone.branch} is gone"
-            yield _error(clone, "branch-missing", message, "create it again at its last tip")
+    renamed = _renamed_to(app, clone, entry)
+    if renamed is not None:
+        yield _error(clone, "branch-renamed", f"its branch {clone.branch} is called {renamed} now", "follow it")
+    elif app.repository.read_ref(clone.ref) is None:
+        message = f"its branch {clone.branch} is gone"
+        yield _error(clone, "branch-missing", message, "create it again at its last tip")
     if app.repository.read_ref(clone.marker_ref) is None:
         yield _error(clone, "marker-missing", f"its ref {clone.marker_ref} is gone", "create it again")
     if targets.is_gone(app, clone):
@@ -109,14 +109,24 @@ def _is_empty_dir(path: Path) -> bool:
 
 
 def _renamed_to(app: App, clone: CloneRecord, entry: AdminEntry | None) -> str | None:
-    """The name that git's own reflog says the branch was given, if it is checked out and nobody else's."""
-    if entry is None or entry.branch is None or app.repository.read_ref(entry.branch) is None:
+    """The name that git's own reflog says the branch was given, if it is checked out and nobody else's.
+
+    Where a branch has the old name again, that of the worktree has to say so too, and to have been nowhere since.
+    """
+    if entry is not None and "HEAD" in worktrees.problems(entry.path):
+        entry = values.replace(entry, head=admin_files.head_of(app, clone, entry.path).content)
+    if entry is None or entry.branch in (None, clone.ref) or app.repository.read_ref(entry.branch) is None:
+        return None
+    if app.repository.read_ref(clone.ref) is not None and not admin_files.was_renamed_last(entry):
         return None
     try:
         log = files.read_regular(app.location.common_dir / "logs" / entry.branch, most=64 << 20) or b""
     except (StateUnsafe, OSError):
         return None
-    if os.fsencode(f"Branch: renamed {clone.ref} to {entry.branch}\n") not in log:
+    called = os.fsencode(clone.ref)
+    for old, new in _RENAMED.findall(log):
+        called = new if old == called else called
+    if called != os.fsencode(entry.branch):
         return None
     name = entry.branch.removeprefix("refs/heads/")
     return None if any(other.branch == name for other in app.registry.clones()) else name
