@@ -56,7 +56,7 @@ def is_active(before: Tree, now: Tree, pid: int) -> bool:
     old, new = before.processes.get(pid), now.processes.get(pid)
     if old is None or new is None:
         return True
-    return not _is_silent(old, new, now.at_s - before.at_s) or _below_works(before, now, pid)
+    return not is_silent(old, new, now.at_s - before.at_s) or _below_works(before, now, pid)
 
 
 def _suspect(before: Tree, now: Tree) -> Process | None:
@@ -72,12 +72,13 @@ def _suspect(before: Tree, now: Tree) -> Process | None:
         used = new.cpu_s - old.cpu_s
         if used < _SOME * passed_s or used + new.delayed_s - old.delayed_s < _MUCH * passed_s:
             continue
-        if _is_silent(old, new, passed_s) and not _below_works(before, now, pid):
+        if is_silent(old, new, passed_s) and not _below_works(before, now, pid):
             return new
     return None
 
 
-def _is_silent(old: Process, new: Process, passed_s: float) -> bool:
+def is_silent(old: Process, new: Process, passed_s: float) -> bool:
+    """Whether nothing but the bytes of an event loop was read or written; False where that cannot be seen."""
     if old.read is None or new.read is None or old.written is None or new.written is None:
         return False
     allowed = _BYTES * passed_s

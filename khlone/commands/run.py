@@ -26,20 +26,39 @@ if TYPE_CHECKING:
     metavar="N",
     help="A higher one goes first; 0 unless said.",
 )
-def command(context: Context, *, name: str | None, detach: bool, no_wait: bool, priority: int) -> int:
+@click.option("--max-time", metavar="T", help="End it after so long (90, 30m, 2h).")
+@click.option("--stall", metavar="T", help="End it when nothing was said, read or written for so long.")
+def command(
+    context: Context,
+    *,
+    name: str | None,
+    detach: bool,
+    no_wait: bool,
+    priority: int,
+    max_time: str | None,
+    stall: str | None,
+) -> int:
     """Run the session of a clone: one at a time, of which the output, the end and what is left behind are looked after.
 
     It waits in line until the machine has a place for it, has this terminal, and this command ends as it did. Detached
     it has none, its output is in the log, and it ends neither with this command nor with the terminal.
     """
-    from khlone.operations import run
+    from khlone.operations import bounds, run
 
     if not context.command:
         raise UsageError("no command is given", hint="git khlone run NAME -- CMD ...")
+    limits = bounds.parsed(max_time=max_time, stall=stall)
     app = context.app()
     clone = app.require_clone(name)
     app.note_used(clone)
-    request = run.RunRequest(clone=clone.name, command=context.command, wait=not no_wait, priority=priority)
+    request = run.RunRequest(
+        clone=clone.name,
+        command=context.command,
+        wait=not no_wait,
+        priority=priority,
+        max_time_s=limits.max_time_s,
+        stall_s=limits.stall_s,
+    )
     if not detach and not context.output.as_json:
         status = run.foreground(app, request)
         return status if status >= 0 else 128 - status

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from khlone import process, sessions, trees
 from khlone.operations import steering
+from khlone.operations.bounds import NO_BOUNDS, Bounds, Clock
 from khlone.operations.run import SUPERVISES
 from khlone.process import Apart
 
@@ -87,8 +88,10 @@ class Attended:
         token: str,
         heard: Signals,
         said: Callable[[bytes], None],
+        bounds: Bounds = NO_BOUNDS,
     ) -> None:
         self._child, self._token, self._signals, self._said = child, token, heard, said
+        self._clock = Clock(bounds, child.pid)
         #: Why it was ended, where it was not by itself.
         self.reason: str | None = None
         #: How many processes it has left behind that were ended.
@@ -111,11 +114,15 @@ class Attended:
             now = time.monotonic()
             if self._signals.told_to_end:
                 self.end("it was told to end")
+            why = self._clock.passed() if self._kill_at is None and self._child.status is None else None
+            if why is not None:
+                self.end(why)
             if self._child.status is not None and self._is_over(now):
                 return self._child.status
             if self._kill_at is not None and now >= self._kill_at:
                 self._signal(signal.SIGKILL)
-            self._listen(_POLL_S if self._kill_at is not None or self._ended_at is not None else None)
+            is_ending = self._kill_at is not None or self._ended_at is not None
+            self._listen(_POLL_S if is_ending else self._clock.due_s())
 
     def _is_over(self, now: float) -> bool:
         """Whether all has ended and all was said, once the process itself has ended."""
@@ -164,6 +171,7 @@ class Attended:
                 continue
             chunk = os.read(descriptor, _CHUNK)
             if chunk:
+                self._clock.heard()
                 self._said(chunk)
             else:
                 self._open.discard(descriptor)

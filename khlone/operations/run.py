@@ -17,6 +17,7 @@ from khlone.app import SESSION_VARIABLES, App
 from khlone.errors import KhloneError, SessionFailed, UsageError
 from khlone.model import CloneRecord
 from khlone.operations import standing
+from khlone.operations.bounds import Bounds
 from khlone.operations.standing import SessionReport
 from khlone.values import dataclass, field_names, replace
 
@@ -34,6 +35,13 @@ class RunRequest:
     kind: str = "run"
     wait: bool = True
     priority: int = 0
+    max_time_s: float | None = None
+    stall_s: float | None = None
+
+    @property
+    def bounds(self) -> Bounds:
+        """How long it may run, and do nothing."""
+        return Bounds(max_time_s=self.max_time_s, stall_s=self.stall_s)
 
 
 def _require(app: App, request: RunRequest) -> CloneRecord:
@@ -95,7 +103,7 @@ def foreground(app: App, request: RunRequest) -> int:
         with admission.admit(app, replace(wanted, priority=request.priority)) as place:
             is_there = True
             try:
-                return starting.on_terminal(app, prepared, place, is_begun=True)
+                return starting.on_terminal(app, prepared, place, is_begun=True, bounds=request.bounds)
             finally:
                 _end_left(app, clone, session.id)
     finally:

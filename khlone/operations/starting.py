@@ -15,12 +15,16 @@ from pathlib import Path
 
 from khlone import process, sessions, signals, worktrees
 from khlone.app import App
-from khlone.errors import CloneNotReady
+from khlone.errors import CloneNotReady, KhloneError
 from khlone.model import Clone, CloneRecord, Demand, Session, utc_now
 from khlone.operations import admission, environment, isolation, journal, metering, minding, standing, undo, watching
+from khlone.operations.bounds import NO_BOUNDS, Bounds, enforced
 from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
 from khlone.values import dataclass
+
+#: How long a session on the terminal that has passed a bound may take to end, in seconds.
+_GRACE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +184,22 @@ def recorded(
             running.ended()
 
 
-def on_terminal(app: App, prepared: Prepared, place: admission.Place, *, is_begun: bool = False) -> int:
+def on_terminal(
+    app: App,
+    prepared: Prepared,
+    place: admission.Place,
+    *,
+    is_begun: bool = False,
+    bounds: Bounds = NO_BOUNDS,
+) -> int:
     """Run it on this terminal, to its end; its status. Ctrl-C is its own to answer; raises Interrupted for the rest."""
+
+    def passed(why: str) -> None:
+        app.told(f"ending the session of {prepared.clone.name}: {why}")
+        with contextlib.suppress(KhloneError), app.registry.transaction() as change:
+            change.note_reason(prepared.session.id, why)
+        app.registry.close()
+
     with signals.Noted() as noted:
         with recorded(app, prepared, place, is_begun=is_begun) as running:
             noted.raise_noted()
@@ -193,7 +211,8 @@ def on_terminal(app: App, prepared: Prepared, place: admission.Place, *, is_begu
             try:
                 running.started(child.pid)
             finally:
-                process.await_foreground(child)
+                with enforced(bounds, child.pid, passed=passed, grace_s=_GRACE_S):
+                    process.await_foreground(child)
                 noted.keep()
                 running.status = child.wait()
         noted.raise_noted(but=signals.SIGINT)

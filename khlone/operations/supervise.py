@@ -135,7 +135,9 @@ class Supervisor:
         session = prepared.session
         assert self._log is not None
         child = start_apart(prepared.start.argv, cwd=prepared.clone.path, environment=prepared.start.variables)
-        attended = attending.Attended(child, token=self._token, heard=self._signals, said=self._log.add)
+        attended = attending.Attended(
+            child, token=self._token, heard=self._signals, said=self._log.add, bounds=self._request.bounds
+        )
         try:
             running.reads_files = True
             try:
