@@ -89,6 +89,8 @@ def command(
         context.output.tell(f"the queue of {visible(target)} {'rests' if action == 'pause' else 'goes on'}")
     if action == "run":
         before = queue.waiting(app)
+        if not before and app.has_registry:
+            queue.mend_pins(app)
         for target in sorted({entry.target for entry in before}):
             if into in (None, target) and not queue.run(app, target):
                 context.output.tell(f"another process lands on {visible(target)}")

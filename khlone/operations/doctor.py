@@ -25,6 +25,7 @@ from khlone.operations import (
     inspect,
     journal,
     names,
+    queue,
     rebuild,
     recovery,
     repair,
@@ -338,6 +339,8 @@ def _leftovers(app: App, *, fix: bool) -> Iterator[Finding]:
         )
     left = sweep.leftovers(app)
     swept = sweep.sweep(app) if fix else 0
+    if fix and app.has_registry:
+        queue.mend_pins(app)
     if left:
         yield Finding(
             code="leftover-files",
@@ -353,7 +356,12 @@ def _leftovers(app: App, *, fix: bool) -> Iterator[Finding]:
 def _orphan_refs(app: App, *, fix: bool) -> Iterator[Finding]:
     """Refs of clones that nothing knows. Listed before the registry is read: a clone has its row before its refs."""
     listed = app.repository.git(
-        "for-each-ref", "--format=%(objectname) %(refname)", "refs/khlone/clones", "refs/khlone/trash", check=False
+        "for-each-ref",
+        "--format=%(objectname) %(refname)",
+        "refs/khlone/clones",
+        "refs/khlone/approved",
+        "refs/khlone/trash",
+        check=False,
     )
     known = {clone.id for clone in app.registry.clones()} | {record.clone.id for record in app.registry.trash()}
     known |= {operation.clone_id for operation in app.registry.open_operations()}
@@ -382,7 +390,9 @@ def _orphan_refs(app: App, *, fix: bool) -> Iterator[Finding]:
 def _dropped(app: App, ref: str, oid: str) -> bool:
     """Delete a marker of nothing, unless it is all that keeps its commit."""
     holders = app.repository.git("for-each-ref", f"--contains={oid}", "--format=%(refname)", check=False)
-    if not any(not name.startswith("refs/khlone/clones/") for name in holders.text.splitlines()):
+    if not any(
+        not name.startswith(("refs/khlone/clones/", "refs/khlone/approved/")) for name in holders.text.splitlines()
+    ):
         return False
     gone = RefUpdate(ref=ref, new=null_oid(oid), old=oid)
     return app.repository.update_refs([gone], reason="khlone: doctor", check=False).status == 0
