@@ -362,6 +362,20 @@ class AgentNeedsKey(KhloneError):
         )
 
 
+class AgentNotStarted(KhloneError):
+    """An agent, or what a throw-away clone for it needs, could not be started or ended with an error."""
+
+    code = "agent-not-started"
+
+    def __init__(self, agent: str, what: str, why: str) -> None:
+        super().__init__(
+            f"{agent} could not be tried: {what} failed: {' '.join(why.split()) or 'it said nothing'}",
+            hint="try it by hand in a folder of its own",
+            agent=agent,
+            what=what,
+        )
+
+
 class AgentConfigUnsound(KhloneError):
     """A file of the user's for an agent is empty, cut off or was reset, so nothing is merged into it."""
 

@@ -55,6 +55,7 @@ VERBS = {
     "untrust": "Take approvals back.",
     "hook": "Run the shell hooks of an event by hand.",
     "agents": "Show which agents there are, and how each is kept to its clone.",
+    "contention": "Show what many agents at once do to each other here, with and without khlone.",
     "plugins": "Show which plugins are installed, and why one is not loaded.",
     "config": "Show every setting and where it comes from, or change one.",
     "completion": "Print what a shell needs to complete the words of khlone.",

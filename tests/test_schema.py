@@ -353,6 +353,13 @@ def showing_agents(ask: Ask, project: Path) -> None:
     assert [(one["item"], one["key"], one["what"]) for one in changes] == [("settings.json", "model", "updated")]
 
 
+def contending(ask: Ask, project: Path) -> None:
+    """Agents contend, of a version that shares no login and of one that does."""
+    rows = ask("contention", "--fake", "-n", "2", cwd=project)["rows"]
+
+    assert [(row["mode"], row["logged_out"]) for row in rows] == [("shared", 0), ("linked", 1), ("khlone", 0)]
+
+
 def showing_plugins(ask: Ask, project: Path) -> None:
     """Plugins are loaded, left out, and broken."""
     site = project.with_name("site")
@@ -555,6 +562,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     mending: {"new", "doctor"},
     hooks: {"new", "path", "trust", "untrust", "hook", "uninstall"},
     showing_agents: {"agents", "new"},
+    contending: {"contention"},
     showing_plugins: {"plugins"},
     settings: {"config"},
     git_hooks: {"new", "path", "hooks"},

@@ -64,6 +64,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "untrust": (("untrust",), {"sqlite3", *CLICK}),
     "hook": (("hook", "run", "post-create", "one"), {"sqlite3", *CLICK}),
     "agents": (("agents",), {"sqlite3", "pluggy", *CLICK}),
+    "contention": (("contention", "--fake", "-n", "1"), {"psutil", *CLICK}),
     "plugins": (("plugins",), {"sqlite3", "pluggy", *CLICK}),
     "config": (("config",), {"sqlite3", *CLICK}),
     "conflicts": (("conflicts",), {"sqlite3"}),

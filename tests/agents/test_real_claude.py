@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,13 +26,7 @@ Environment = dict[str, str | None]
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the newest Claude Code, installed once a run."""
-    assert shutil.which("npm"), "npm is wanted"
-    return real.npm_install(tmp_path_factory.getbasetemp().parent / "agents", claude_package())
-
-
-def claude_package() -> str:
-    """What npm is asked for."""
-    return f"@anthropic-ai/claude-code@{real.CLAUDE_NEWEST}"
+    return real.claude(tmp_path_factory.getbasetemp().parent / "agents")
 
 
 @pytest.fixture
