@@ -760,6 +760,21 @@ class NoSuchSession(KhloneError):
         super().__init__(f"{name} {what}", hint=f"git khlone run {name} -- CMD starts one", name=name)
 
 
+class NoHeadlessMode(KhloneError):
+    """The agent of a clone cannot be asked without a terminal, as far as its profile says."""
+
+    code = "no-headless-mode"
+
+    def __init__(self, name: str, agent: str, *, resuming: bool) -> None:
+        what = "go on with a session" if resuming else "be asked"
+        super().__init__(
+            f"agent {agent!r} of {name} cannot {what} without a terminal",
+            hint=f"git khlone run {name} -- CMD; a profile of yours may say how (docs/agents-profiles.md)",
+            name=name,
+            agent=agent,
+        )
+
+
 class SessionFailed(KhloneError):
     """A session could not be seen through, or not be ended."""
 

@@ -25,6 +25,7 @@ VERBS = {
     "env": "Print the variables of a clone.",
     "exec": "Run a command in a clone.",
     "run": "Run the session of a clone, with a supervisor that sees it through.",
+    "ask": "Ask the agent of a clone something, without a terminal.",
     "logs": "Print what the session of a clone has said.",
     "stop": "End the sessions of clones, with all that they have started.",
     "wait": "Wait until the sessions of clones have ended.",

@@ -71,7 +71,7 @@ class SessionLog:
 
 def discard(path: Path) -> None:
     """Delete the log of a session."""
-    for one in (path, _older(path)):
+    for one in (path, _older(path), path.with_suffix(".answer")):
         with contextlib.suppress(OSError):
             os.unlink(one)
 

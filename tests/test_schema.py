@@ -515,6 +515,10 @@ def sharing_the_machine(ask: Ask, project: Path) -> None:
     assert ask("slot", "run", "--", "sh", "-c", "kill -9 $$", cwd=project, code=137)["result"]["signal"] == 9
 
 
+#: An agent that answers with what it is asked.
+ECHO = '[agents.echo]\nvariable = "ECHO_HOME"\ncommand = "echo"\nheadless = "{prompt}"\n'
+
+
 def looking_after_sessions(ask: Ask, project: Path) -> None:
     """A session runs detached, one waits for its place, and both end."""
     ask.new("one", cwd=project)
@@ -528,6 +532,10 @@ def looking_after_sessions(ask: Ask, project: Path) -> None:
     stopped = ask("stop", "one", cwd=project)["sessions"]
     assert [(one["id"], one["signal"], one["reason"]) for one in stopped] == [(started["id"], 15, "it was stopped")]
     assert ask("wait", "two", cwd=project, code=3)["sessions"][0]["exit"] == 3
+    write(Path(os.environ["XDG_CONFIG_HOME"], "khlone"), {"config.toml": ECHO})
+    ask.new("three", "--agent", "echo", cwd=project)
+    assert ask("ask", "three", "hello", cwd=project)["answer"]["result"] == "hello\n"
+    assert ask("ask", "three", "hello", "--detach", cwd=project)["answer"] is None
     assert "said\n" in ask("logs", "one", cwd=project)["text"]
 
 
@@ -551,7 +559,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging_through_a_gate: {"new", "merge"},
     queueing: {"new", "merge", "queue", "events"},
     foreseeing: {"new", "conflicts"},
-    looking_after_sessions: {"new", "run", "show", "stop", "wait", "logs", "error"},
+    looking_after_sessions: {"new", "run", "ask", "show", "stop", "wait", "logs", "error"},
     sharing_the_machine: {"new", "limits", "slot", "usage", "top", "error"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},

@@ -41,6 +41,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "diff": (("diff", "one"), {"sqlite3", *CLICK}),
     "exec": (("exec", "one", "--", "true"), {"sqlite3", "pluggy", *CLICK}),
     "run": (("run", "one", "--detach", "--", "true"), {"sqlite3", *CLICK}),
+    "ask": (("ask", "done", "hello", "--detach"), {"sqlite3", "pluggy", *CLICK}),
     "logs": (("logs", "done"), {"sqlite3", *CLICK}),
     "stop": (("stop", "--all"), {"sqlite3", *CLICK}),
     "wait": (("wait", "done"), {"sqlite3", *CLICK}),
@@ -104,7 +105,11 @@ def project(khlone: Khlone, repository: Path, monkeypatch: pytest.MonkeyPatch) -
     run_git("clone", "-q", "--bare", str(repository), "../origin.git", cwd=repository)
     run_git("branch", "old", "main~", cwd=repository)
     run_git("remote", "add", "origin", "../origin.git", cwd=repository)
-    monkeypatch.setenv("PATH", f"{fake_forge(repository.parent / 'programs', 'gh')}:{os.environ['PATH']}")
+    programs = fake_forge(repository.parent / "programs", "gh")
+    (programs / "claude").write_text("#!/bin/sh\n")
+    (programs / "claude").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "fake")
     return repository
 
 

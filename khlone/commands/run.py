@@ -64,7 +64,7 @@ def command(
         return status if status >= 0 else 128 - status
     found = run.detach(app, request)
     if not detach:
-        found = _to_its_end(app, clone)
+        found = _to_its_end(app, clone, found.id)
     if context.output.as_json:
         context.output.document("run", {"session": found})
     else:
@@ -74,12 +74,12 @@ def command(
     return 0 if detach else found.code
 
 
-def _to_its_end(app: App, clone: CloneRecord) -> SessionReport:
+def _to_its_end(app: App, clone: CloneRecord, session: str) -> SessionReport:
     """Wait for it, with nobody else to hear what it says; who is interrupted stops it."""
     from khlone.operations import ending
 
     try:
         return ending.wait(app, clone)
     except BaseException:
-        ending.stop_all(app, clone)
+        ending.stop_all(app, clone, only=session)
         raise

@@ -79,7 +79,10 @@ def told_of_left(count: int) -> str:
 
 
 class Attended:
-    """One process, with the output that `said` gets, until it and all that it has started has ended."""
+    """One process, until it and all that it has started has ended.
+
+    `said` gets each piece of its output, and whether it came by stdout; `given` is what it reads.
+    """
 
     def __init__(
         self,
@@ -87,10 +90,11 @@ class Attended:
         *,
         token: str,
         heard: Signals,
-        said: Callable[[bytes], None],
+        said: Callable[[bytes, bool], None],
+        given: bytes = b"",
         bounds: Bounds = NO_BOUNDS,
     ) -> None:
-        self._child, self._token, self._signals, self._said = child, token, heard, said
+        self.child, self._token, self._signals, self._said = child, token, heard, said
         self._clock = Clock(bounds, child.pid)
         #: Why it was ended, where it was not by itself.
         self.reason: str | None = None
@@ -99,6 +103,9 @@ class Attended:
         self._kill_at: float | None = None
         self._ended_at: float | None = None
         self._open = set(child.outputs)
+        self._given = memoryview(given)
+        if child.input is not None:
+            os.set_blocking(child.input, False)
 
     def end(self, reason: str | None, *, grace_s: float = GRACE_S) -> None:
         """Begin to end it: TERM now, KILL after the grace."""
@@ -114,11 +121,11 @@ class Attended:
             now = time.monotonic()
             if self._signals.told_to_end:
                 self.end("it was told to end")
-            why = self._clock.passed() if self._kill_at is None and self._child.status is None else None
+            why = self._clock.passed() if self._kill_at is None and self.child.status is None else None
             if why is not None:
                 self.end(why)
-            if self._child.status is not None and self._is_over(now):
-                return self._child.status
+            if self.child.status is not None and self._is_over(now):
+                return self.child.status
             if self._kill_at is not None and now >= self._kill_at:
                 self._signal(signal.SIGKILL)
             is_ending = self._kill_at is not None or self._ended_at is not None
@@ -142,7 +149,7 @@ class Attended:
         pids = below(self._token)
         if pids is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._child.pid, number)
+                os.killpg(self.child.pid, number)
             return
         steering.send(pids, number)
         # One that is paused would not hear of it.
@@ -150,14 +157,14 @@ class Attended:
 
     def _reap(self) -> None:
         """Take note of every child that has ended, also of those that have become ours."""
-        self._child.poll()
+        self.child.poll()
         if not hasattr(os, "waitid"):  # macOS before Python 3.13, where nothing becomes ours
             return
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if ended.si_pid != self._child.pid:
+                if ended.si_pid != self.child.pid:
                     os.waitpid(ended.si_pid, os.WNOHANG)
-                elif self._child.poll() is None:
+                elif self.child.poll() is None:
                     return
 
     def _listen(self, timeout_s: float | None) -> None:
@@ -165,16 +172,32 @@ class Attended:
         watched.register(self._signals.descriptor, select.POLLIN)
         for output in self._open:
             watched.register(output, _READABLE)
+        if self.child.input is not None:
+            watched.register(self.child.input, select.POLLOUT)
         for descriptor, _ in watched.poll(None if timeout_s is None else timeout_s * 1000):
             if descriptor == self._signals.descriptor:
                 self._signals.clear()
                 continue
+            if descriptor == self.child.input:
+                self._give(descriptor)
+                continue
             chunk = os.read(descriptor, _CHUNK)
             if chunk:
                 self._clock.heard()
-                self._said(chunk)
+                self._said(chunk, descriptor == self.child.outputs[0])
             else:
                 self._open.discard(descriptor)
+
+    def _give(self, descriptor: int) -> None:
+        """Write what fits of what it is to read, and let it read an end."""
+        try:
+            self._given = self._given[os.write(descriptor, self._given[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._given = self._given[:0]
+        if not self._given:
+            self.child.close_input()
 
 
 def end_marked(session: str) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable
 
 from khlone import sessions
 from khlone.app import App
@@ -102,8 +101,11 @@ def end_at_level(app: App, clone: CloneRecord, record: SessionRecord, status: in
         isolation.of(clone.isolation).ended(app, start, status)
 
 
-def stop_all(app: App, clone: CloneRecord) -> list[SessionReport]:
-    """End the session of a clone that has one; what cannot be ended is left to whoever asks."""
+def stop_all(app: App, clone: CloneRecord, *, only: str | None = None) -> list[SessionReport]:
+    """End the session of a clone that has one, `only` that one; what cannot be ended is left to whoever asks."""
+    record = standing.current(app, clone)
+    if only is not None and (record is None or record.id != only):
+        return []
     with contextlib.suppress(NoSuchSession, SessionFailed):
         return [stop(app, clone)]
     return []
@@ -122,14 +124,13 @@ def _tell(one: ProcessIdentity, number: int) -> bool:
     return has_heard
 
 
-def wait(app: App, clone: CloneRecord, *, check: Callable[[], None] = lambda: None) -> SessionReport:
-    """How the session of a clone ended, or the last one where none lives; waits for that without a bound.
+def wait(app: App, clone: CloneRecord, *, kind: str | None = None) -> SessionReport:
+    """How the session of a clone ended, of that `kind`, or the last one where none lives; waits without a bound.
 
-    `check` is called now and then, and may raise. Raises NoSuchSession.
+    Raises NoSuchSession.
     """
-    record = standing.latest(app, clone)
+    record = standing.latest(app, clone, kind=kind)
     while record.ended_at is None:
-        check()
         for one in (record.supervisor, record.owner):
             if one is not None and sessions.out_of_sight(one) is None:
                 sessions.await_end(one, _POLL_S if record.supervisor is None else 60.0)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from typing import BinaryIO
 
 from khlone import process, sessions
 from khlone.app import SESSION_VARIABLES, App
@@ -35,6 +36,8 @@ class RunRequest:
     kind: str = "run"
     wait: bool = True
     priority: int = 0
+    #: What it gets to read; nothing unless said.
+    given: str | None = None
     max_time_s: float | None = None
     stall_s: float | None = None
 
@@ -56,7 +59,7 @@ def detach(app: App, request: RunRequest) -> SessionReport:
     """Start a session that outlives this process; returns once it runs, waits in line, or has ended already.
 
     Raises what keeps it from starting: CloneBusy, NoRoom, CommandNotFound, Refusal and the
-    like. Interrupted, it may be there all the same, or end at once.
+    like. Interrupted, it ends at once.
     """
     clone = _require(app, request)
     path = [entry for entry in sys.path if os.path.isabs(entry)]
@@ -66,19 +69,33 @@ def detach(app: App, request: RunRequest) -> SessionReport:
     }
     # It belongs to no clone that this one may have been called in: it goes on when that session ends.
     kept = {name: value for name, value in process.scrubbed(app.environment).items() if name not in SESSION_VARIABLES}
+    token = os.urandom(8).hex()
     answers = process.start_linked(
         [sys.executable, "-I", "-c", _BOOT, *path],
-        environment={**kept, SUPERVISES: os.urandom(8).hex()},
+        environment={**kept, SUPERVISES: token},
         given=json.dumps(spec).encode(),
     )
-    for answer in _answers(answers):
-        if "told" in answer:
-            app.told(str(answer["told"]))
-        elif "session" in answer:
-            return standing.report(app, clone, standing.find(app, clone, str(answer["session"])))
-        elif "error" in answer:
-            raise _error(answer["error"])
-    raise SessionFailed(clone.name, "its supervisor ended before it was there")
+    with open(answers, "rb") as stream:
+        try:
+            session = _heard(app, clone, stream)
+        except KhloneError:
+            raise
+        except BaseException:
+            # From here on nobody hears that it is there: unless that was said already, it ends by itself.
+            stream.close()
+            _take_back(app, clone, token)
+            raise
+    return standing.report(app, clone, standing.find(app, clone, session))
+
+
+def _take_back(app: App, clone: CloneRecord, token: str) -> None:
+    """End the session that a supervisor with that mark sees through, if it is there."""
+    from khlone.operations import ending
+
+    record = standing.current(app, clone)
+    supervisor = None if record is None else record.supervisor
+    if supervisor is not None and sessions.environment_of(supervisor.pid).get(SUPERVISES) == token:
+        ending.stop_all(app, clone)
 
 
 def foreground(app: App, request: RunRequest) -> int:
@@ -122,10 +139,17 @@ def _end_left(app: App, clone: CloneRecord, session: str) -> None:
         steering.stop(clone, session, grace_s=attending.LEFT_GRACE_S)
 
 
-def _answers(descriptor: int) -> Iterator[Mapping[str, object]]:
-    with open(descriptor, "rb") as stream:
-        for line in stream:
-            yield json.loads(line)
+def _heard(app: App, clone: CloneRecord, answers: BinaryIO) -> str:
+    """The id of the session, once its supervisor says that it is there; raises what keeps it from that."""
+    for line in answers:
+        answer = json.loads(line)
+        if "told" in answer:
+            app.told(str(answer["told"]))
+        elif "session" in answer:
+            return str(answer["session"])
+        else:
+            raise _error(answer["error"])
+    raise SessionFailed(clone.name, "its supervisor ended before it was there")
 
 
 def _error(about: object) -> KhloneError:

@@ -101,10 +101,10 @@ def current(app: App, clone: CloneRecord) -> SessionRecord | None:
     return next((one for one in app.registry.sessions(clone.id) if one.ended_at is None), None)
 
 
-def latest(app: App, clone: CloneRecord) -> SessionRecord:
-    """The session of a clone that lives, else the one that was last; raises NoSuchSession."""
+def latest(app: App, clone: CloneRecord, *, kind: str | None = None) -> SessionRecord:
+    """The session of a clone that lives, of that `kind`, else the one that was last; raises NoSuchSession."""
     settle(app, clone)
-    found = app.registry.sessions(clone.id)
+    found = [one for one in app.registry.sessions(clone.id) if kind in (None, one.kind)]
     if not found:
         raise NoSuchSession(clone.name)
     return next((one for one in found if one.ended_at is None), found[0])

@@ -18,7 +18,7 @@ from khlone import files, session_logs, sessions, values
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import CloneRecord
-from khlone.operations import admission, attending, clients, ending, journal, standing
+from khlone.operations import admission, asking, attending, clients, ending, journal, standing
 from khlone.operations.run import SUPERVISES, RunRequest
 from khlone.operations.starting import Prepared, Running, prepare, request_of
 from khlone.process import Apart, start_apart
@@ -132,14 +132,49 @@ class Supervisor:
             self._run(prepared, Running(self._app, prepared, place))
 
     def _run(self, prepared: Prepared, running: Running) -> None:
-        session = prepared.session
         assert self._log is not None
-        child = start_apart(prepared.start.argv, cwd=prepared.clone.path, environment=prepared.start.variables)
-        attended = attending.Attended(
-            child, token=self._token, heard=self._signals, said=self._log.add, bounds=self._request.bounds
+        log, given = self._log, self._request.given
+        child = start_apart(
+            prepared.start.argv,
+            cwd=prepared.clone.path,
+            environment=prepared.start.variables,
+            has_input=given is not None,
         )
+        agent = prepared.agent
+        listener = asking.Listener(agent.reading) if self._request.kind == asking.ASK and agent is not None else None
         try:
-            running.reads_files = True
+            with running.mind.output() if listener is not None else contextlib.nullcontext() as metered:
+
+                def said(chunk: bytes, is_answer: bool) -> None:
+                    log.add(chunk)
+                    if metered is not None:
+                        metered(chunk)
+                    if listener is not None and is_answer:
+                        listener.feed(chunk)
+
+                attended = attending.Attended(
+                    child,
+                    token=self._token,
+                    heard=self._signals,
+                    said=said,
+                    given=(given or "").encode(errors="surrogateescape"),
+                    bounds=self._request.bounds,
+                )
+                running.reads_files = metered is None
+                self._attend(prepared, running, attended, listener)
+        finally:
+            child.close()
+
+    def _attend(
+        self,
+        prepared: Prepared,
+        running: Running,
+        attended: attending.Attended,
+        listener: asking.Listener | None,
+    ) -> None:
+        """Be there until it has ended, and record how."""
+        session, child = prepared.session, attended.child
+        try:
             try:
                 running.started(child.pid)
                 if not self._link.hand_over(session.id):
@@ -157,9 +192,11 @@ class Supervisor:
                 self._tell(f"ended: {attended.reason}")
                 with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
                     change.note_reason(session.id, attended.reason)
+            if listener is not None:
+                with contextlib.suppress(KhloneError, OSError):
+                    asking.write_answer(Path(session.log or ""), listener.answer())
             prepared.level.ended(self._app, prepared.asked, running.status)
             running.ended()
-            child.close()
 
     def _give_up(self, session: SessionRecord, error: Exception) -> None:
         """It never came to be: nobody who was told of it hears of it again, for others it is recorded."""
@@ -216,7 +253,7 @@ def take_over(spec: Mapping[str, Any], supervisor: int, ended: Mapping[int, int]
         child, was_there = Apart(record.owner.pid, None, ()), record.owner.pid != supervisor
         # What it had not written down yet runs below this process too.
         child.status = ended.get(child.pid) if was_there else 0
-        attended = attending.Attended(child, token=token, heard=heard, said=lambda _: None)
+        attended = attending.Attended(child, token=token, heard=heard, said=lambda *_: None)
         attended.end(_KILLED)
         found = attended.see_out()
         status = found if was_there else None
