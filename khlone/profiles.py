@@ -73,13 +73,16 @@ class ConfigItem:
 class AgentVersions:
     """What holds for the versions from `since` to `until`, both included, `None` for no bound.
 
-    `environment` is added to that of the profile, with the same templates.
+    `environment` is added to that of the profile, with the same templates. `status` are
+    the words by which the program says, without a network, whether it is logged in: it
+    ends with 0 when it is, with 1 when it is not.
     """
 
     login: Login
     since: str | None = None
     until: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    status: Sequence[str] = ()
     why: str = ""
 
 

@@ -351,6 +351,8 @@ def showing_agents(ask: Ask, project: Path) -> None:
     write(Path(os.environ["HOME"]), {".claude/settings.json": '{"model": "opus"}'})
     changes = ask("agents", "refresh", "one", cwd=project)["changes"]
     assert [(one["item"], one["key"], one["what"]) for one in changes] == [("settings.json", "model", "updated")]
+    (checked,) = ask("agents", "check", "generic", cwd=project, code=1)["checks"]
+    assert (checked["started"], checked["logged_in"]) == (False, None)
 
 
 def contending(ask: Ask, project: Path) -> None:

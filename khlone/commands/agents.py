@@ -22,10 +22,13 @@ _OPTIONS = {
 }
 _WORDS = {"everywhere": "all", "keys": "key", "dry_run": "dry-run"}
 _HEADS = ("AGENT", "VERSION", "FOUND", "ISOLATION")
+_CHECK_HEADS = ("AGENT", "VERSION", "STARTS", "LOGGED IN", "HOW, AND WHY")
 
 
 @verb("agents")
-@click.argument("action", type=click.Choice(("list", "show", "refresh", "promote", "key", "restore")), default="list")
+@click.argument(
+    "action", type=click.Choice(("list", "show", "refresh", "promote", "key", "restore", "check")), default="list"
+)
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--all", "everywhere", is_flag=True, help="refresh: every clone.")
 @click.option("--key", "keys", metavar="K", multiple=True, help="promote: only this key, levels separated by dots.")
@@ -41,6 +44,8 @@ def command(context: Context, *, action: str, names: tuple[str, ...], **options:
     changed into the user's own; what both have changed stays as it is on both sides. `key`
     gives a clone a key of its own, read anew each time something is started there. `restore`
     puts the last good copy back where an agent's file of the user's was emptied or reset.
+    `check` starts each installed agent in a throw-away clone, without a network, and says
+    whether it is logged in there.
     """
     for option, value in options.items():
         if value and action not in _OPTIONS[option]:
@@ -55,6 +60,8 @@ def command(context: Context, *, action: str, names: tuple[str, ...], **options:
         _refresh(context, names, everywhere=options["everywhere"], dry_run=options["dry_run"])
     elif action == "promote":
         return _promote(context, names, keys=options["keys"], dry_run=options["dry_run"])
+    elif action == "check":
+        return _check(context, names)
     elif action == "restore":
         _restore(context, names, dry_run=options["dry_run"])
     else:
@@ -98,6 +105,34 @@ def _restore(context: Context, names: tuple[str, ...], *, dry_run: bool) -> None
     _changes(context, "restore", changes, dry_run=dry_run)
 
 
+def _check(context: Context, names: tuple[str, ...]) -> int:
+    from khlone.operations import agent_check, agents
+
+    found = agent_check.check(context.plain_app(), names)
+    if context.output.as_json:
+        document = {"action": "check", "dry_run": False, "agents": [], "changes": [], "checks": found}
+        context.output.document("agents", document)
+    if not found:
+        context.output.tell("no agent is installed")
+    said = {None: "-", True: "yes", False: "no"}
+    rows = [
+        (
+            one.name,
+            one.version or "-",
+            "yes" if one.started else "no",
+            said[one.logged_in],
+            agents.how_it_logs_in(one) + (f": {one.why}" if one.why else ""),
+        )
+        for one in found
+    ]
+    if rows:
+        context.output.table(_CHECK_HEADS, rows)
+    for one in found:
+        if one.message:
+            context.output.tell(f"{one.name}: {visible(one.message)}")
+    return 0 if all(one.started for one in found) else 1
+
+
 def _key(context: Context, names: tuple[str, ...], *, file: str | None, command: str | None, remove: bool) -> None:
     from khlone.operations import agent_keys, environment
 
@@ -114,7 +149,7 @@ def _key(context: Context, names: tuple[str, ...], *, file: str | None, command:
 
 def _changes(context: Context, action: str, changes: Sequence[Change], *, dry_run: bool = False) -> None:
     if context.output.as_json:
-        document = {"action": action, "dry_run": dry_run, "agents": [], "changes": changes}
+        document = {"action": action, "dry_run": dry_run, "agents": [], "changes": changes, "checks": []}
         context.output.document("agents", document)
     if not changes:
         context.output.tell("nothing to change")
@@ -133,7 +168,9 @@ def _list(context: Context, action: str, names: tuple[str, ...]) -> None:
     found = [one for name in wanted for one in agents.find_agents(app, name)]
     if context.output.as_json:
         shown = [_as_json(one) for one in found]
-        context.output.document("agents", {"action": action, "dry_run": False, "agents": shown, "changes": []})
+        context.output.document(
+            "agents", {"action": action, "dry_run": False, "agents": shown, "changes": [], "checks": []}
+        )
     elif action == "list":
         context.output.table(_HEADS, list(map(_row, found)))
     else:

@@ -6,12 +6,13 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from khlone import config_dir, files
 from khlone.app import SESSION_VARIABLES, App
 from khlone.errors import KhloneError, UnknownAgent
 from khlone.model import CloneRecord
-from khlone.profiles import AgentProfile, AgentVersions, FoundAgent, Login
+from khlone.profiles import AgentProfile, FoundAgent, Login
 
 #: What an agent's config dir was filled with is written down in no more than this.
 MOST_RECORD_BYTES = 64 << 20
@@ -55,7 +56,12 @@ def find(app: App, profile: AgentProfile, program: Path | None = None) -> FoundA
     return FoundAgent(profile=profile, plugin=app.plugins.owners.get(profile.name, ""), path=path, version=version)
 
 
-def how_it_logs_in(held: AgentVersions) -> str:
+class _LogsIn(Protocol):
+    @property
+    def login(self) -> Login: ...
+
+
+def how_it_logs_in(held: _LogsIn) -> str:
     """One line for people."""
     return {
         Login.STORE: "one login for all clones, in the user's own store",

@@ -17,6 +17,7 @@ from khlone.children import Completed
 from khlone.errors import AgentNotStarted, KhloneError
 
 _COMMAND_S = 600.0
+_CAPTURED_BYTES = 16 << 20
 
 
 class ThrowAway:
@@ -35,13 +36,21 @@ class ThrowAway:
 
     def require(self, argv: Sequence[str], *, cwd: Path | None = None) -> Completed:
         """Run a program that has to end well; raises AgentNotStarted with what it said."""
-        done = process.run(
-            argv, cwd=cwd or self.repository, environment=self._environment, timeout_s=_COMMAND_S, capture_bytes=1 << 24
-        )
+        done = self.run(argv, cwd=cwd)
         if done.status != 0:
             what = " ".join((os.path.basename(argv[0]), *argv[1:2]))
             raise AgentNotStarted(self._agent, what, (done.error_text.strip() or done.text.strip())[-300:])
         return done
+
+    def run(self, argv: Sequence[str], *, cwd: Path | None = None, timeout_s: float = _COMMAND_S) -> Completed:
+        """Run a program, however it ends."""
+        return process.run(
+            argv,
+            cwd=cwd or self.repository,
+            environment=self._environment,
+            timeout_s=timeout_s,
+            capture_bytes=_CAPTURED_BYTES,
+        )
 
     def khlone(self, *words: str) -> Sequence[str]:
         """The words of a call of khlone."""

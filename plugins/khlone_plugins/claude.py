@@ -78,19 +78,26 @@ ENVIRONMENT: Mapping[str, str] = {
     # Without it a request that fails is tried for three minutes and more.
     "CLAUDE_CODE_MAX_RETRIES": "4",
 }
+_STATUS = ("auth", "status", "--json")
 VERSIONS = (
     AgentVersions(
         since="2.1.145",
         login=Login.STORE,
+        status=_STATUS,
         why="CLAUDE_SECURESTORAGE_CONFIG_DIR keeps one store and one refresh lock for all clones",
     ),
     AgentVersions(
         since="2.1.118",
         until="2.1.144",
         login=Login.KEY,
+        status=_STATUS,
         why="the first refresh replaces a link by a private file, and the shared store cannot be named yet",
     ),
-    AgentVersions(until="2.1.117", login=Login.LINK, why="a refresh writes through the link"),
+    AgentVersions(
+        since="2.1.112", until="2.1.117", login=Login.LINK, status=_STATUS, why="a refresh writes through the link"
+    ),
+    # Whether one of these is logged in was not tried.
+    AgentVersions(until="2.1.111", login=Login.LINK, why="a refresh writes through the link"),
 )
 READING = AgentReading(
     output="jsonl",

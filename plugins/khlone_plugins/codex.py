@@ -62,7 +62,13 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
             *(ConfigItem(name=name, sharing=Sharing.NEVER, why="what one session has done") for name in PRIVATE),
         ),
         locks=("{config_dir}/auth.lock", "{config_dir}/installation_id"),
-        versions=(AgentVersions(login=Login.LINK, why="auth.json is replaced where it leads to, and the link stays"),),
+        versions=(
+            AgentVersions(
+                login=Login.LINK,
+                status=("login", "status"),
+                why="auth.json is replaced where it leads to, and the link stays",
+            ),
+        ),
         reading=AgentReading(
             output="jsonl",
             result="item.text",
