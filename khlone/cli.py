@@ -29,9 +29,14 @@ def split_command(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
     """Cut off the command that is to be run: after `-x` of `new`, after `--` of `exec`."""
     words = list(argv)
     verb = _verb(words)
-    marks = {"new": ("-x", "--exec"), "exec": ("--",), "run": ("--",), "ask": ("--",), "slot": ("--",)}.get(
-        verb or "", ()
-    )
+    marks = {
+        "new": ("-x", "--exec"),
+        "exec": ("--",),
+        "run": ("--",),
+        "ask": ("--",),
+        "attach": ("--",),
+        "slot": ("--",),
+    }.get(verb or "", ())
     for at, word in enumerate(words):
         if word in marks:
             return words[:at], words[at + 1 :]

@@ -775,6 +775,18 @@ class NoHeadlessMode(KhloneError):
         )
 
 
+class TmuxMissing(KhloneError):
+    """There is no tmux to hold the terminal of a session."""
+
+    code = "tmux-missing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is no tmux on PATH, which holds the terminal of a session",
+            hint="install it, or run the session on this terminal: git khlone run NAME -- CMD",
+        )
+
+
 class SessionFailed(KhloneError):
     """A session could not be seen through, or not be ended."""
 

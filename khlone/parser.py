@@ -26,6 +26,7 @@ VERBS = {
     "exec": "Run a command in a clone.",
     "run": "Run the session of a clone, with a supervisor that sees it through.",
     "ask": "Ask the agent of a clone something, without a terminal.",
+    "attach": "Come to a session that has a terminal, or start one.",
     "logs": "Print what the session of a clone has said.",
     "stop": "End the sessions of clones, with all that they have started.",
     "wait": "Wait until the sessions of clones have ended.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -17,12 +18,13 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_strace": (support.has_strace, "needs strace"),
     "needs_bubblewrap": (support.has_bubblewrap, "needs bubblewrap"),
     "needs_podman": (support.has_podman, "needs podman and runc, and busybox-static"),
+    "needs_tmux": (lambda: shutil.which("tmux") is not None, "needs tmux"),
     "needs_git_254": (lambda: support.git_version() >= (2, 54), "needs git 2.54"),
 }
 
 
 #: Those of them that `.ci/run` installs: where skips are forbidden, that they are missing is a failure too.
-INSTALLED = frozenset({"needs_bubblewrap", "needs_podman"})
+INSTALLED = frozenset({"needs_bubblewrap", "needs_podman", "needs_tmux"})
 
 
 def _skips_are_forbidden() -> bool:

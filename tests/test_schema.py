@@ -533,12 +533,16 @@ def looking_after_sessions(ask: Ask, project: Path) -> None:
     assert ask("show", "two", cwd=project)["clone"]["sessions"][0]["reason"].startswith("number 1 of 1 in line: ")
     stopped = ask("stop", "one", cwd=project)["sessions"]
     assert [(one["id"], one["signal"], one["reason"]) for one in stopped] == [(started["id"], 15, "it was stopped")]
+    assert "said\n" in ask("logs", "one", cwd=project)["text"]
     assert ask("wait", "two", cwd=project, code=3)["sessions"][0]["exit"] == 3
     write(Path(os.environ["XDG_CONFIG_HOME"], "khlone"), {"config.toml": ECHO})
     ask.new("three", "--agent", "echo", cwd=project)
     assert ask("ask", "three", "hello", cwd=project)["answer"]["result"] == "hello\n"
     assert ask("ask", "three", "hello", "--detach", cwd=project)["answer"] is None
-    assert "said\n" in ask("logs", "one", cwd=project)["text"]
+    write(project.parent / "programs", {"tmux": "#!/bin/sh\n"})
+    (project.parent / "programs" / "tmux").chmod(0o700)
+    path = {"PATH": f"{project.parent / 'programs'}:{os.environ['PATH']}"}
+    assert ask("attach", "one", "--", "true", cwd=project, env=path)["session"]["kind"] == "attach"
 
 
 def foreseeing(ask: Ask, project: Path) -> None:
@@ -561,7 +565,7 @@ SITUATIONS: dict[Callable[[Ask, Path], None], set[str]] = {
     merging_through_a_gate: {"new", "merge"},
     queueing: {"new", "merge", "queue", "events"},
     foreseeing: {"new", "conflicts"},
-    looking_after_sessions: {"new", "run", "ask", "show", "stop", "wait", "logs", "error"},
+    looking_after_sessions: {"new", "run", "ask", "attach", "show", "stop", "wait", "logs", "error"},
     sharing_the_machine: {"new", "limits", "slot", "usage", "top", "error"},
     removing_and_restoring: {"new", "remove", "trash", "restore"},
     keeping_up_and_taking_back: {"new", "adopt", "rename", "sync", "undo"},

@@ -42,6 +42,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "exec": (("exec", "one", "--", "true"), {"sqlite3", "pluggy", *CLICK}),
     "run": (("run", "one", "--detach", "--", "true"), {"sqlite3", *CLICK}),
     "ask": (("ask", "done", "hello", "--detach"), {"sqlite3", "pluggy", *CLICK}),
+    "attach": (("attach", "done", "--detach"), {"sqlite3", "pluggy", *CLICK}),
     "logs": (("logs", "done"), {"sqlite3", *CLICK}),
     "stop": (("stop", "--all"), {"sqlite3", *CLICK}),
     "wait": (("wait", "done"), {"sqlite3", *CLICK}),
@@ -106,8 +107,9 @@ def project(khlone: Khlone, repository: Path, monkeypatch: pytest.MonkeyPatch) -
     run_git("branch", "old", "main~", cwd=repository)
     run_git("remote", "add", "origin", "../origin.git", cwd=repository)
     programs = fake_forge(repository.parent / "programs", "gh")
-    (programs / "claude").write_text("#!/bin/sh\n")
-    (programs / "claude").chmod(0o700)
+    for name in ("claude", "tmux"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o700)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "fake")
     return repository

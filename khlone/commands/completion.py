@@ -19,7 +19,7 @@ _TAKES = {
     **dict.fromkeys(
         (
             *("show", "path", "env", "cd", "exec", "diff", "conflicts", "merge", "push", "pr", "remove", "log"),
-            *("sync", "rename", "usage", "run", "ask", "logs", "stop", "wait"),
+            *("sync", "rename", "usage", "run", "ask", "attach", "logs", "stop", "wait"),
         ),
         "@clones",
     ),

@@ -67,7 +67,7 @@ def request(
     """
     profile = environment.profile_of(app, clone)
     if session is None and resume:
-        session = _last_session(app, clone)
+        session = last_session(app, clone)
     words = profile.headless if session is None else profile.headless_resume
     if not profile.executable or not words:
         raise NoHeadlessMode(clone.name, profile.name, resuming=session is not None)
@@ -84,7 +84,8 @@ def request(
     )
 
 
-def _last_session(app: App, clone: CloneRecord) -> str:
+def last_session(app: App, clone: CloneRecord) -> str:
+    """The agent's own session of the clone's last answer; raises NoSuchSession where there is none."""
     for record in app.registry.sessions(clone.id):
         found = answer_of(record)
         if found is not None and found.session is not None:

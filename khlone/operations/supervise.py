@@ -18,7 +18,7 @@ from khlone import files, session_logs, sessions, values
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import CloneRecord
-from khlone.operations import admission, asking, attending, clients, ending, journal, standing
+from khlone.operations import admission, asking, attending, clients, ending, journal, standing, terminals
 from khlone.operations.run import SUPERVISES, RunRequest
 from khlone.operations.starting import Prepared, Running, prepare, request_of
 from khlone.process import Apart, start_apart
@@ -105,7 +105,8 @@ class Supervisor:
             self._log.close()
 
     def _prepared(self, clone: CloneRecord) -> Prepared:
-        prepared = prepare(self._app, clone, self._request.command)
+        has_terminal = self._request.kind == terminals.ATTACH
+        prepared = prepare(self._app, clone, self._request.command, is_foreground=has_terminal)
         clients.require_none(clone, prepared.agent)
         log = session_logs.path_of(files.make_private_dir(self._app.config_dirs.logs(clone.id)), prepared.session.id)
         session = values.replace(
@@ -134,10 +135,11 @@ class Supervisor:
     def _run(self, prepared: Prepared, running: Running) -> None:
         assert self._log is not None
         log, given = self._log, self._request.given
+        argv, has_terminal = prepared.start.argv, self._request.kind == terminals.ATTACH
         child = start_apart(
-            prepared.start.argv,
+            terminals.on_terminal(self._app, prepared.clone, argv) if has_terminal else argv,
             cwd=prepared.clone.path,
-            environment=prepared.start.variables,
+            environment=terminals.outside_of_tmux(prepared.start.variables),
             has_input=given is not None,
         )
         agent = prepared.agent

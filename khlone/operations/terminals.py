@@ -1,0 +1,148 @@
+"""How does a session have a terminal that outlives the window it is seen in?
+
+By tmux: a server of the session's own holds the terminal, below the session's process, so
+that it is ended with it; whoever attaches is a client of that server. No configuration of
+the user's is read.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from khlone import process, sessions, signals
+from khlone.app import App
+from khlone.errors import CommandNotFound, SessionFailed, TmuxMissing
+from khlone.model import CloneRecord
+from khlone.operations import environment, standing
+from khlone.operations.asking import last_session
+from khlone.operations.bounds import NO_BOUNDS, Bounds
+from khlone.operations.run import RunRequest
+from khlone.registry import SessionRecord
+
+ATTACH = "attach"
+#: How long the terminal of a session may take to be there, and how often it is looked for, in seconds.
+_READY_S, _LOOK_S = 30.0, 0.05
+_NAME = "khlone"
+#: The server stays in front: so it is below the session's process. `-N`: a client never starts one of its own.
+_SCRIPT = """
+tmux=$1 socket=$2 result=$3
+shift 3
+rm -f "$socket" "$result"
+"$tmux" -S "$socket" -f /dev/null -D &
+server=$!
+until "$tmux" -N -S "$socket" new-session -d -s khlone -x 200 -y 50 -- /bin/sh -c '
+tmux=$1 socket=$2 result=$3
+shift 3
+"$@"
+echo $? >"$result"
+"$tmux" -S "$socket" kill-server' sh "$tmux" "$socket" "$result" "$@" 2>/dev/null
+do
+	kill -0 "$server" 2>/dev/null || exit 1
+	sleep 0.05
+done
+wait "$server"
+code=1
+[ ! -f "$result" ] || read -r code <"$result"
+rm -f "$socket" "$result"
+exit "$code"
+"""
+
+
+def request(
+    app: App,
+    clone: CloneRecord,
+    command: Sequence[str],
+    *,
+    resume: bool = False,
+    wait: bool = True,
+    priority: int = 0,
+    bounds: Bounds = NO_BOUNDS,
+) -> RunRequest:
+    """What is to run so that the clone has a session with a terminal: `command`, else its agent as a person starts it.
+
+    With `resume` the agent goes on with the session of its last answer. Raises TmuxMissing,
+    NoSuchSession, or CommandNotFound for a clone whose agent is no program.
+    """
+    require_tmux(app)
+    words = tuple(command)
+    if not words:
+        profile = environment.profile_of(app, clone)
+        if profile.executable is None:
+            raise CommandNotFound(profile.name, "it is no program; say which command is to run")
+        inner = profile.resume if resume else profile.interactive
+        session = last_session(app, clone) if resume else ""
+        words = (profile.executable, *(word.replace("{session}", session) for word in inner))
+    return RunRequest(
+        clone=clone.name,
+        command=words,
+        kind=ATTACH,
+        wait=wait,
+        priority=priority,
+        max_time_s=bounds.max_time_s,
+        stall_s=bounds.stall_s,
+    )
+
+
+def require_tmux(app: App) -> str:
+    """The path of tmux; raises TmuxMissing."""
+    found = process.find_program("tmux", app.environment)
+    if found is None:
+        raise TmuxMissing
+    return found
+
+
+def on_terminal(app: App, clone: CloneRecord, argv: Sequence[str]) -> Sequence[str]:
+    """The argv that runs another one on a terminal of its own, and ends as it does."""
+    socket = _socket(app, clone)
+    return ("/bin/sh", "-c", _SCRIPT, "sh", require_tmux(app), os.fspath(socket), f"{socket}.code", *argv)
+
+
+def outside_of_tmux(variables: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which tmux takes no notice of one that it is called in."""
+    return {name: value for name, value in variables.items() if name not in ("TMUX", "TMUX_PANE")}
+
+
+def connect(app: App, clone: CloneRecord, record: SessionRecord) -> bool:
+    """Show the session on this terminal until it has ended or the user leaves it; says whether it goes on.
+
+    Raises SessionFailed where its terminal does not come to be.
+    """
+    tmux, socket = require_tmux(app), _socket(app, clone)
+    _await_terminal(app, clone, record, tmux, socket)
+    variables = outside_of_tmux(app.environment)
+    with signals.Noted() as noted:
+        child = process.start_foreground(
+            (tmux, "-N", "-S", os.fspath(socket), "attach-session", "-t", _NAME), cwd=Path("/"), environment=variables
+        )
+        noted.pass_on(child.pid)
+        process.await_foreground(child)
+        noted.keep()
+        child.wait()
+        noted.raise_noted(but=signals.SIGINT)
+    return _is_there(tmux, socket)
+
+
+def _await_terminal(app: App, clone: CloneRecord, record: SessionRecord, tmux: str, socket: Path) -> None:
+    deadline = time.monotonic() + _READY_S
+    while not _is_there(tmux, socket):
+        found = standing.find(app, clone, record.id)
+        if found.ended_at is not None or not standing.may_live(found):
+            return
+        # As long as it waits in line.
+        if found.state == "running" and time.monotonic() > deadline:
+            raise SessionFailed(clone.name, "its terminal does not come to be")
+        if found.state != "running":
+            deadline = time.monotonic() + _READY_S
+        sessions.await_end(found.supervisor or found.owner, _LOOK_S)
+
+
+def _is_there(tmux: str, socket: Path) -> bool:
+    words = (tmux, "-N", "-S", os.fspath(socket), "has-session", "-t", _NAME)
+    return process.run(words, environment=outside_of_tmux(os.environ), timeout_s=10.0).status == 0
+
+
+def _socket(app: App, clone: CloneRecord) -> Path:
+    return app.config_dirs.make_temp(clone.id) / "tmux"
