@@ -69,8 +69,8 @@ def below(token: str, root: int | None = None) -> list[int] | None:
     for pid in list(aside):
         aside |= {one.pid for one in tree.below(pid)}
     # One that is just being started still has what its parent was started with.
-    ours = {pid for pid, mark in marks.items() if mark == token and (root is not None or pid == tree.root)}
-    return [pid for pid in tree.processes if pid not in aside | ours]
+    ours = {pid for pid, mark in marks.items() if mark == token and root is not None}
+    return [pid for pid in tree.processes if pid not in aside | ours | {tree.root}]
 
 
 def told_of_left(count: int) -> str:

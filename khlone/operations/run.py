@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -24,6 +26,8 @@ from khlone.values import dataclass, field_names, replace
 
 #: The mark of a supervisor and its keeper in their environment; each has a value of its own.
 SUPERVISES = "KHLONE_SUPERVISES"
+#: How often what was left behind is looked for, in seconds.
+_POLL_S = 0.05
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; from khlone.operations.keeper import main; main()"
 
 
@@ -119,6 +123,7 @@ def foreground(app: App, request: RunRequest) -> int:
         wanted = starting.request_of(prepared, light=False, wait=request.wait)
         with admission.admit(app, replace(wanted, priority=request.priority)) as place:
             is_there = True
+            process.become_subreaper()
             try:
                 return starting.on_terminal(app, prepared, place, is_begun=True, bounds=request.bounds)
             finally:
@@ -133,10 +138,20 @@ def _end_left(app: App, clone: CloneRecord, session: str) -> None:
     """End what the session has left behind."""
     from khlone.operations import attending, steering
 
-    left = steering.pids_of(clone, session)
-    if left:
-        app.told(attending.told_of_left(len(left)))
-        steering.stop(clone, session, grace_s=attending.LEFT_GRACE_S)
+    def left() -> set[int]:
+        # What has cleared its environment has become ours.
+        return {*steering.pids_of(clone, session), *(attending.below("") or ())}
+
+    found = left()
+    if not found:
+        return
+    app.told(attending.told_of_left(len(found)))
+    for number, wait_s in ((signal.SIGTERM, attending.LEFT_GRACE_S), (signal.SIGKILL, attending.LEFT_GRACE_S)):
+        steering.send(list(found), number)
+        steering.send(list(found), signal.SIGCONT)
+        deadline = time.monotonic() + wait_s
+        while (found := left()) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
 
 def _heard(app: App, clone: CloneRecord, answers: BinaryIO) -> str:

@@ -17,7 +17,7 @@ from khlone import sessions
 from tests.agents.steps import on_path, program
 from tests.commands.steps import document, new, refused, show
 from tests.commands.test_resources import DAEMON, alive, wait_for
-from tests.commands.test_run import Run, attentive, leaver, processes_of, project, run
+from tests.commands.test_run import ESCAPES, Run, attentive, leaver, processes_of, project, run
 from tests.support import KHLONE, Khlone, run_git, write
 
 __all__ = ["leaver", "project", "run"]
@@ -107,6 +107,24 @@ def test_what_a_session_on_the_terminal_leaves_behind_is_ended(
     assert done.code == 0
     assert "1 process was left behind, and ended" in done.err
     assert not alive(int((tmp_path / "daemon").read_text()))
+
+
+def test_what_has_escaped_from_a_session_on_the_terminal_ends_with_it(
+    khlone: Khlone, project: Path, tmp_path: Path
+) -> None:
+    places = [tmp_path / "marked", tmp_path / "bare"]
+    words = [sys.executable, "-c", ESCAPES, DAEMON, *map(str, places), str(tmp_path / "end")]
+    here = subprocess.Popen([str(KHLONE), "run", "one", "--", *words], cwd=project, stdout=subprocess.PIPE)
+    assert here.stdout is not None
+    assert here.stdout.readline() == b"ready\n"
+    escaped = [int(place.read_text()) for place in places]
+    assert all(map(alive, escaped))
+
+    assert khlone("stop", "one", cwd=project).code == 0
+
+    assert here.wait(timeout=60) == 143
+    here.stdout.close()
+    assert not any(map(alive, escaped))
 
 
 def test_a_command_on_the_terminal_may_leave_something_behind(
