@@ -130,7 +130,9 @@ class AgentProfile:
     `home` is the user's own config dir, `items` what of it goes where. `locks` are names
     of lock files and folders of the program, which khlone never makes. `own_hooks` are
     the program's own events that can call a command. `versions` are asked in their order,
-    the first that fits counts.
+    the first that fits counts. `brought` are files of a repository, and folders where a
+    `/` ends the name, by which the program runs something without asking: it is not
+    started before the user has approved those that the repository has.
     """
 
     name: str
@@ -155,6 +157,7 @@ class AgentProfile:
     versions: Sequence[AgentVersions] = ()
     reading: AgentReading = field(default_factory=AgentReading)
     own_hooks: Sequence[str] = ()
+    brought: Sequence[str] = ()
     description: str = ""
 
     def of_version(self, version: str | None) -> AgentVersions:

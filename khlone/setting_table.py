@@ -113,6 +113,7 @@ _AGENT_KEYS = (
     ("copy", Kind.WORDS, "the items of that folder that a clone has copies of"),
     ("link", Kind.WORDS, "the items of that folder that a clone has links to"),
     ("never", Kind.WORDS, "the items of that folder that no clone has"),
+    ("brought", Kind.WORDS, "the files of a repository, or folders with a `/`, that it runs something by"),
     ("login", Kind.TEXT, "how it logs in, `own` or `key`"),
     ("inherit-key", Kind.FLAG, "whether keys that bill by use are passed on to clones where they are inherited"),
 )

@@ -62,7 +62,7 @@ LOADED: dict[str, tuple[Sequence[str], set[str]]] = {
     "restore": (("restore", "gone"), {"sqlite3", "ctypes", *CLICK}),
     "prune": (("prune",), {"sqlite3", *CLICK}),
     "approve": (("approve", "one"), {"sqlite3", *CLICK}),
-    "trust": (("trust",), {"sqlite3", *CLICK}),
+    "trust": (("trust",), {"sqlite3", "pluggy", *CLICK}),
     "untrust": (("untrust",), {"sqlite3", *CLICK}),
     "hook": (("hook", "run", "post-create", "one"), {"sqlite3", *CLICK}),
     "agents": (("agents",), {"sqlite3", "pluggy", *CLICK}),

@@ -210,6 +210,7 @@ def _show(context: Context, found: FoundAgent) -> None:
         ("headless", " ".join((profile.executable or "", *profile.headless)) if profile.headless else "-"),
         ("resume", " ".join((profile.executable or "", *profile.resume)) if profile.resume else "-"),
         ("own hooks", ", ".join(profile.own_hooks) or "-"),
+        ("approval", ", ".join(profile.brought) or "-"),
     ]
     for head, text in rows:
         answer(f"{head:<11} {visible(text)}")
@@ -250,6 +251,7 @@ def _as_json(found: FoundAgent) -> Mapping[str, object]:
         "headless_resume": profile.headless_resume,
         "reading": profile.reading,
         "own_hooks": profile.own_hooks,
+        "brought": profile.brought,
     }
 
 

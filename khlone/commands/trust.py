@@ -1,4 +1,4 @@
-"""`trust`: look at what the repository's hooks would run, and approve it."""
+"""`trust`: look at what the repository would run, and approve it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from khlone.output import size, visible
 )
 @click.option("--at", metavar="REF", help="With the files of this commit, which a new clone would have.")
 def command(context: Context, *, yes: bool, listed: bool, check: bool, at: str | None) -> int:
-    """Show in full what the hooks of this repository would run, and approve it.
+    """Show in full what the hooks of this repository, and agents in it, would run, and approve it.
 
     The hooks are those of .khlone.toml in the main worktree; the files that they name are
-    looked at in the worktree in which this is called. Whatever of it changes has to be
-    approved again.
+    looked at in the worktree in which this is called. So are the files that the repository
+    brings along for agents: their hooks, servers and settings (.claude/settings.json,
+    .mcp.json and others). Whatever of it changes has to be approved again.
     """
     if yes + listed + check > 1:
         raise UsageError("--yes, --list and --check exclude each other")
@@ -42,7 +43,7 @@ def command(context: Context, *, yes: bool, listed: bool, check: bool, at: str |
     for one in shown.commands:
         _show(context, one)
     if not shown.commands:
-        context.output.tell("this repository has no hooks")
+        context.output.tell("this repository has no hooks, and nothing for agents")
     waiting = len(shown.unapproved)
     if waiting and not check:
         if not yes:
@@ -57,7 +58,7 @@ def command(context: Context, *, yes: bool, listed: bool, check: bool, at: str |
 
 def _ask(context: Context, waiting: int) -> None:
     """Return when the user at the terminal says yes."""
-    what = f"what this repository's hooks would run ({_count(waiting)})"
+    what = f"what this repository would run ({_count(waiting)})"
     if context.output.as_json or not sys.stdin.isatty():
         error = NotTrusted(what)
         error.hint = "after a look at it: git khlone trust --yes"
@@ -116,7 +117,8 @@ def approval(one: approvals.Approval) -> dict[str, object]:
 def _show(context: Context, one: Reviewed) -> None:
     state = "approved" if one.approved else "NOT APPROVED"
     secrets = ", with all of your variables" if one.secrets else ""
-    context.output.answer(f"{visible(_title(one.event, one.name))}: {state}, up to {one.timeout_s:g} s{secrets}")
+    bound = f", up to {one.timeout_s:g} s" if one.timeout_s else ""
+    context.output.answer(f"{visible(_title(one.event, one.name))}: {state}{bound}{secrets}")
     _show_command(context, one.command)
     for file in one.files:
         kind = "runs" if file.script else "reads"
@@ -128,7 +130,7 @@ def _title(event: str, name: str | None) -> str:
 
 
 def _show_command(context: Context, text: str) -> None:
-    for line in visible(text).rstrip("\n").split("\n"):
+    for line in visible(text, lines=True).rstrip("\n").split("\n"):
         context.output.answer(f"    {line}")
 
 

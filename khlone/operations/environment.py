@@ -43,9 +43,13 @@ def complete(
 ) -> dict[str, str]:
     """The whole environment of a command that is started in the clone, whose agent has that profile.
 
-    Raises AgentNeedsKey, KeyNotUsable, InvalidSetting or PluginClash.
+    Raises NotTrusted, AgentNeedsKey, KeyNotUsable, InvalidSetting or PluginClash.
     """
     profile = profile or profile_of(app, clone)
+    if is_agent(profile, command):
+        from khlone.operations import brought
+
+        brought.require(app, clone, profile)
     found = _installed(app, profile, command)
     held = found.held
     dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, "KHLONE_ISOLATION", "OLDPWD"}

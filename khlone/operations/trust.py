@@ -1,4 +1,4 @@
-"""What would a repository's hooks run, and what of it does the user approve?
+"""What would a repository run, by its hooks or an agent, and what of it does the user approve?
 
 Looked at in one place: the worktree in which khlone was called, or a commit, whose files
 a clone will have. What was shown is what is approved, whatever happens to the files
@@ -16,7 +16,7 @@ from khlone import hook_files, trust
 from khlone.app import App
 from khlone.errors import UsageError
 from khlone.named_files import MOST_SCRIPT_BYTES, Found, NamedFile, Tree, Worktree
-from khlone.operations import gates, permission
+from khlone.operations import brought, gates, permission
 from khlone.project_hooks import Hooks
 from khlone.trust import Approval, Approvals, Subject
 from khlone.values import dataclass
@@ -62,18 +62,25 @@ def review(app: App, *, at: str | None = None) -> Review:
     repository = trust.identity(location)
     approvals = Approvals.of_user(app.environment).load()
     file = hook_files.project_file(location)
-    found: list[Reviewed] = []
-    if file is not None:
-        folder = location.worktree or location.anchor
-        tree: Tree = Worktree(folder, location.anchor, location.common_dir)
-        if at is not None:
-            folder, tree = _AT_COMMIT, _Commit(app, app.repository.resolve_commit(at, cwd=location.worktree))
-        of_gates = [gates.subject_of(gate) for gate in gates.of_project(app)]
-        for subject in [*Hooks.load(location, app.environment).subjects(tree, folder), *of_gates]:
-            approved = bool(repository.id) and trust.key_of(repository, subject) in approvals
-            found.append(_reviewed(subject, approved=approved))
-    elif at is not None:
+    if file is None and at is not None:
         raise UsageError("a bare repository has no hooks that --at could be about")
+    subjects: list[Subject] = []
+    for_agents = brought.profiles(app)
+    folder = location.worktree or location.anchor
+    tree: Tree = Worktree(folder, location.anchor, location.common_dir)
+    if at is not None:
+        oid = app.repository.resolve_commit(at, cwd=location.worktree)
+        folder, tree = _AT_COMMIT, _Commit(app, oid)
+        subjects += brought.at_commit(app, for_agents, oid, tree, folder)
+    elif location.worktree is not None:
+        subjects += brought.in_worktree(app, for_agents, location.worktree)
+    if file is not None:
+        of_gates = [gates.subject_of(gate) for gate in gates.of_project(app)]
+        subjects = [*Hooks.load(location, app.environment).subjects(tree, folder), *of_gates, *subjects]
+    found = [
+        _reviewed(subject, approved=bool(repository.id) and trust.key_of(repository, subject) in approvals)
+        for subject in subjects
+    ]
     return Review(
         repository=location.anchor,
         file=file if file is not None and os.path.lexists(file) else None,

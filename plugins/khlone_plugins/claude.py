@@ -135,6 +135,9 @@ STRIPPED = (
     "CLAUDE_PROJECT_DIR",
 )
 
+#: Hooks, servers, helpers and variables that a repository may bring along; headless, nobody is asked about them.
+BROUGHT = (".claude/settings.json", ".claude/settings.local.json", ".claude/hooks/", ".mcp.json")
+
 _STATE = ".claude.json"
 _CONFIG = "CLAUDE_CONFIG_DIR"
 _STORE = "CLAUDE_SECURESTORAGE_CONFIG_DIR"
@@ -165,6 +168,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
         versions=VERSIONS,
         reading=READING,
         own_hooks=OWN_HOOKS,
+        brought=BROUGHT,
         description="Claude Code",
     )
     return [profile]

@@ -67,6 +67,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
             usage="stats",
             transcripts=".gemini/tmp/*/chats/*",
         ),
+        brought=(".gemini/settings.json", ".gemini/extensions/"),
         description="Gemini CLI",
     )
     return [profile]

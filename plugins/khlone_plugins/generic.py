@@ -28,7 +28,7 @@ _WORDS = ("version", "interactive", "headless", "resume", "headless-resume", "lo
 #: Keys whose value is a list of variables.
 _VARIABLES = ("temp", "cache", "key", "strip")
 _SHARINGS = {"copy": Sharing.COPY, "link": Sharing.LINK, "never": Sharing.NEVER}
-_KNOWN = ("variable", "command", "description", "home", "set", "login", *_WORDS, *_VARIABLES, *_SHARINGS)
+_KNOWN = ("variable", "command", "description", "home", "set", "login", "brought", *_WORDS, *_VARIABLES, *_SHARINGS)
 _SETTING = re.compile(rf"agents\.(?P<agent>.+)\.(?P<what>{'|'.join(_KNOWN)})")
 _AGENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ITEM = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|$))[^/\0]+(?:/[^/\0]+)*")
@@ -84,6 +84,7 @@ def _named(settings: Mapping[str, str], agent: str, environment: Mapping[str, st
         cache_variables=variables["cache"],
         key_variables=variables["key"],
         strip=variables["strip"],
+        brought=_brought(settings, f"{key}.brought"),
     )
 
 
@@ -137,6 +138,14 @@ def _items(settings: Mapping[str, str], key: str) -> Sequence[ConfigItem]:
             as_json = sharing is Sharing.COPY and name.endswith(".json")
             found[name] = ConfigItem(name=name, sharing=sharing, as_json=as_json, why="by the settings")
     return tuple(found.values())
+
+
+def _brought(settings: Mapping[str, str], key: str) -> tuple[str, ...]:
+    names = _words(settings, key)
+    for name in names:
+        if not _ITEM.fullmatch(name.removesuffix("/")):
+            raise InvalidSetting(f"khlone.{key}", name, "it must be a path inside the repository")
+    return names
 
 
 def _login(settings: Mapping[str, str], key: str) -> AgentVersions:

@@ -51,6 +51,13 @@ STRIPPED = (
 )
 HEADLESS = ("run", "--format", "json")
 
+#: Settings of a repository that start servers, and code that is loaded.
+BROUGHT = (
+    "opencode.json",
+    "opencode.jsonc",
+    *(f".opencode/{name}" for name in ("opencode.json", "opencode.jsonc", "plugin/", "plugins/", "tool/", "tools/")),
+)
+
 
 @hookimpl
 def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
@@ -74,6 +81,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
         locks=("{config_dir}/opencode/locks",),
         versions=(AgentVersions(login=Login.LINK, why="auth.json is the user's, by a link"),),
         reading=AgentReading(output="jsonl", result="part.text", failed="type=error", session="sessionID"),
+        brought=BROUGHT,
         description="OpenCode",
     )
     return [profile]

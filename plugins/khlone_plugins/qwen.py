@@ -77,6 +77,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
             usage="usage",
             transcripts="projects/*/chats/*.jsonl",
         ),
+        brought=(".qwen/settings.json", ".qwen/extensions/"),
         description="Qwen Code",
     )
     return [profile]
