@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Options of the whole command that take a value.
 _VALUED = ("-C", "--color")
 
+#: What the command of a user's own has written is not khlone's to undo.
+_UNDONE = "what khlone had begun is undone, or will be by the next command; what a program of yours wrote stays"
+
 
 def split_command(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
     """Cut off the command that is to be run: after `-x` of `new`, after `--` of `exec`."""
@@ -151,7 +154,7 @@ def _interrupted(output: Output, number: int) -> int:
     from khlone.errors import EXIT_SIGNAL, KhloneError
 
     name = signal.Signals(number).name
-    error = KhloneError(f"interrupted by {name}", hint="what was begun is undone, or will be by the next command")
+    error = KhloneError(f"interrupted by {name}", hint=_UNDONE)
     _say(output, _coded(error, "interrupted"))
     return EXIT_SIGNAL + number
 

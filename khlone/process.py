@@ -144,11 +144,16 @@ def run(
 
 
 def run_many(
-    asked: Iterable[tuple[Sequence[str], Mapping[str, str]]], *, at_once: int, timeout_s: float = 600.0
+    asked: Iterable[tuple[Sequence[str], Mapping[str, str]]],
+    *,
+    at_once: int,
+    timeout_s: float = 600.0,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Generator[tuple[int, Completed | CommandNotFound | OverLimit]]:
     """Run programs, each given as its argument list and environment, `at_once` at a time, without input.
 
     Yields the place of each in the list and how it ended, as they end; `timeout_s` is for each.
+    Once `given_up` says so, what runs is ended as on time-out.
     """
     failed: list[tuple[int, CommandNotFound | OverLimit]] = []
     places: dict[children.Conversation, int] = {}
@@ -160,7 +165,7 @@ def run_many(
             except (CommandNotFound, OverLimit) as error:
                 failed.append((place, error))
                 continue
-            one = children.Conversation(child, capture_bytes=CAPTURE_BYTES, timeout_s=timeout_s)
+            one = children.Conversation(child, capture_bytes=CAPTURE_BYTES, timeout_s=timeout_s, given_up=given_up)
             places[one] = place
             yield one
 
@@ -204,6 +209,20 @@ def await_foreground(child: Child) -> None:
     """
     if hasattr(os, "waitid"):  # macOS before Python 3.13 has none
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+
+def hear_out(child: subprocess.Popen[bytes], *, timeout_s: float) -> bytes | None:
+    """What a child that a library has started says on stdout, `None` where it takes too long; it is ended then."""
+    import subprocess
+
+    try:
+        return child.communicate(timeout=timeout_s)[0]
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
 
 
 def start_foreground(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Child:

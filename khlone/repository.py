@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from khlone import process, ref_files
@@ -36,6 +36,8 @@ MINIMUM_GIT = (2, 39)
 _SMALL = 1 << 20
 #: How long a look at one of many worktrees may take.
 _LOOK_S = 1800.0
+#: How long a cold question may take.
+_COLD_S = 600.0
 #: What git says when it lost a race that is over in milliseconds.
 _RACES = (
     r"could not lock config file|failed to read .*/worktrees/.*/commondir|bad object worktrees/.*/HEAD"
@@ -149,11 +151,17 @@ class Repository:
         return done
 
     def look(
-        self, arguments: Sequence[str], worktrees: Iterable[Path], *, at_once: int
+        self,
+        arguments: Sequence[str],
+        worktrees: Iterable[Path],
+        *,
+        at_once: int,
+        given_up: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, Completed | KhloneError]]:
         """Ask git the same of many worktrees, `at_once` at a time; no filter of the repository's runs.
 
         Yields the place of each in the list and its answer, as they come; a failure is an answer too.
+        Once `given_up` says so, what is asked still is ended.
         """
         asked_of: list[tuple[int, Path]] = []
         failed: list[tuple[int, KhloneError]] = []
@@ -168,7 +176,7 @@ class Repository:
                     asked_of.append((place, worktree))
                     yield one
 
-        for number, done in process.run_many(asked(), at_once=at_once, timeout_s=_LOOK_S):
+        for number, done in process.run_many(asked(), at_once=at_once, timeout_s=_LOOK_S, given_up=given_up):
             place, worktree = asked_of[number]
             if isinstance(done, Completed) and done.status != 0:
                 yield place, failure(arguments, done, where=worktree)
@@ -252,18 +260,15 @@ class Repository:
         if scrub:
             argv = ["/usr/bin/env", *(part for name in scrub for part in ("-u", name)), *argv]
         try:
-            status, output, _ = wrapper.execute(
-                argv,
-                env=built,
-                with_extended_output=True,
-                with_exceptions=False,
-                strip_newline_in_stdout=False,
-                stdout_as_string=False,
-                kill_after_timeout=600,
-            )
+            asked = wrapper.execute(argv, env=built, as_process=True)
         except GitCommandError as error:
             raise GitFailed(arguments, -1, str(error.stderr)) from error
-        return int(status), bytes(output).decode(errors="surrogateescape")
+        child = asked.proc
+        assert child is not None
+        output = process.hear_out(child, timeout_s=_COLD_S)
+        if output is None:
+            raise GitFailed(arguments, -1, f"gave no answer within {_COLD_S:g} s")
+        return child.returncode, output.decode(errors="surrogateescape")
 
     def _named(self, cwd: Path | None) -> list[str]:
         """What git has to be told where `cwd` does not lead to the repository.

@@ -299,6 +299,16 @@ def is_linked(worktree: Path, admin: Path) -> bool:
         return False
 
 
+def find_blocking(worktree: Path, admin: Path) -> Path | None:
+    """One of the files by which git knows a worktree that it would wait for ever to read: a FIFO, a device."""
+    for path in (worktree / ".git", admin / "HEAD", admin / "commondir", admin / "gitdir", admin / "index"):
+        with contextlib.suppress(OSError):
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                return path
+    return None
+
+
 def write_marker(admin: Path, marker: Mapping[str, object], *, durable: bool = True) -> None:
     """Write what the rebuild of a registry reads."""
     files.write_atomic(admin / MARKER, json.dumps(marker).encode() + b"\n", mode=0o666, durable=durable)

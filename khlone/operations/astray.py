@@ -69,6 +69,11 @@ def _count(app: App, clone: CloneRecord, head: str) -> int:
     return int(done.text) if done.status == 0 else 0
 
 
+def way_home(clone: CloneRecord) -> str:
+    """What to type so that the clone is on its branch again."""
+    return f"git -C {shlex.quote(os.fspath(clone.path))} switch {shlex.quote(clone.branch)}"
+
+
 def way_back(clone: CloneRecord, found: Astray) -> str:
     """What to type so that the clone's branch has what was committed beside it."""
     inside = f"git -C {shlex.quote(os.fspath(clone.path))}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from khlone import files, values, worktrees
@@ -45,9 +45,11 @@ def read_status(
     return parse_status(app.repository.git(*asked, cwd=worktree, filters=filters).stdout)
 
 
-def read_many(app: App, worktrees: Iterable[Path], *, at_once: int) -> Iterator[tuple[int, Changes | KhloneError]]:
+def read_many(
+    app: App, worktrees: Iterable[Path], *, at_once: int, given_up: Callable[[], bool]
+) -> Iterator[tuple[int, Changes | KhloneError]]:
     """The changes of many worktrees, looked at `at_once` at a time without filters; yields the place of each."""
-    for place, done in app.repository.look(_asked("all"), worktrees, at_once=at_once):
+    for place, done in app.repository.look(_asked("all"), worktrees, at_once=at_once, given_up=given_up):
         yield place, done if isinstance(done, KhloneError) else parse_status(done.stdout).changes
 
 

@@ -208,8 +208,12 @@ def _choose_start(app: App, request: NewRequest) -> _Start:
     if taken:
         raise NameCollides(branch, taken[0])
     if request.start is not None:
-        base = repository.resolve_commit(request.start, cwd=app.location.worktree)
-        return _Start(branch=branch, base=base, owned=True)
+        base = _commit_of(app, request.start)
+        other = _of_remotes(app, branch, offered, must_be_one=False)
+        note = None
+        if other is not None and request.start.removeprefix("refs/remotes/") not in other.split(", "):
+            note = f"warning: {other} is not where it starts, {names.shown(request.start)} is"
+        return _Start(branch=branch, base=base, owned=True, note=note)
     found = _of_remotes(app, branch, offered, must_be_one=request.branch is not None)
     if found is None:
         return _Start(branch=branch, base=_head(app), owned=True)
@@ -218,6 +222,17 @@ def _choose_start(app: App, request: NewRequest) -> _Start:
         return _Start(branch=branch, base=_head(app), owned=True, note=note)
     base = repository.resolve_commit(f"refs/remotes/{found}")
     return _Start(branch=branch, base=base, owned=True, note=f"{branch} starts at {found}")
+
+
+def _commit_of(app: App, start: str) -> str:
+    """The commit that a start names; the error says where a branch of that name is, if only remotes have it."""
+    try:
+        return app.repository.resolve_commit(start, cwd=app.location.worktree)
+    except NoSuchRef as error:
+        _, offered = app.repository.namesakes(start)
+        if offered:
+            error.hint = f"a remote has it: --from {names.shown(offered[0])}"
+        raise
 
 
 def _of_remotes(app: App, branch: str, offered: Sequence[str], *, must_be_one: bool) -> str | None:
@@ -239,7 +254,7 @@ def _of_remotes(app: App, branch: str, offered: Sequence[str], *, must_be_one: b
     if must_be_one:
         raise UsageError(
             f"several remotes have {branch!r}: {several}",
-            hint=f"say which with --from REMOTE/{branch}, or set checkout.defaultRemote",
+            hint=f"say which with --branch {branch} --from REMOTE/{branch}, or set checkout.defaultRemote",
         )
     return several
 

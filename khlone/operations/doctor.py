@@ -402,6 +402,9 @@ def _git_works(app: App) -> Iterator[Finding]:
     """Whether git itself can still list the worktrees."""
     if app.location.bare and not files.exists(app.location.common_dir / "worktrees"):
         return
+    entries = worktrees.entries(app.location.common_dir)
+    if any(worktrees.find_blocking(entry.worktree or entry.path, entry.path) for entry in entries):
+        return  # It would wait for ever, and what is wrong is told of that entry.
     try:
         status, _ = app.repository.cold("worktree", "list", "--porcelain")
     except (KhloneError, Locked) as error:

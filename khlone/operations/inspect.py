@@ -11,10 +11,11 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from khlone import sessions, values, worktrees
 from khlone.app import App
-from khlone.errors import KhloneError, NoSuchClone
+from khlone.errors import KhloneError, NoSuchClone, StateUnsafe
 from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
 from khlone.operations import astray, changes, escape, integration, journal, names, resources, standing, targets, undo
 from khlone.ref_files import is_oid
@@ -100,7 +101,13 @@ def describe(app: App, records: Sequence[CloneRecord], *, status: bool = True, p
     """The given clones as users see them; `pss` asks for the proportional memory of their processes too."""
     if not records:
         return []
-    statuses = _Statuses(app, records if status else ())
+    with _Statuses(app, records if status else ()) as statuses:
+        return _described(app, records, statuses, status=status, pss=pss)
+
+
+def _described(
+    app: App, records: Sequence[CloneRecord], statuses: _Statuses, *, status: bool, pss: bool
+) -> list[Clone]:
     look = resources.Look(app, records, pss=pss) if status else None
     tips, trees = _tips(app, records)
     distances = _distances(app, records, tips)
@@ -310,35 +317,60 @@ def _recorded_sessions(app: App) -> dict[str, list[Session]]:
 
 
 class _Statuses:
-    """A look at every worktree, a few at a time, that begins at once: git's work is what takes the time."""
+    """A look at every worktree, a few at a time, that begins at once: git's work is what takes the time.
+
+    Whatever interrupts the block ends what still looks.
+    """
 
     def __init__(self, app: App, records: Sequence[CloneRecord]) -> None:
         self._app = app
         self._found: dict[str, Changes | Exception] = {}
         self._asked: list[CloneRecord] = []
         _ = app.repository
-        self._thread = threading.Thread(target=self._work, args=(records,), daemon=True) if records else None
-        if self._thread is not None:
-            self._thread.start()
+        # Not `Thread.join`: interrupted, Python 3.11 takes the thread that it waited for to have ended.
+        self._over, self._unwanted = threading.Event(), threading.Event()
+        if records:
+            threading.Thread(target=self._work, args=(records,), daemon=True).start()
+        else:
+            self._over.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unwanted.set()
+        self._over.wait()
 
     def _work(self, records: Sequence[CloneRecord]) -> None:
         try:
-            for place, found in changes.read_many(self._app, self._wanted(records), at_once=_WORKERS):
+            looked = changes.read_many(
+                self._app, self._wanted(records), at_once=_WORKERS, given_up=self._unwanted.is_set
+            )
+            for place, found in looked:
                 record = self._asked[place]
                 self._found[record.id] = found if isinstance(found, KhloneError) else changes.uncounted(record, found)
         except (KhloneError, OSError) as error:
             self._found = {record.id: error for record in records} | self._found
+        finally:
+            self._over.set()
 
     def _wanted(self, records: Sequence[CloneRecord]) -> Iterator[Path]:
         for record in records:
-            if record.state in _USABLE and worktrees.is_linked(record.path, undo.admin_path(self._app, record)):
+            if self._unwanted.is_set():
+                return
+            admin = undo.admin_path(self._app, record)
+            if record.state not in _USABLE:
+                continue
+            blocking = worktrees.find_blocking(record.path, admin)
+            if blocking is not None:
+                self._found[record.id] = StateUnsafe(blocking, "it is no file")
+            elif worktrees.is_linked(record.path, admin):
                 self._asked.append(record)
                 yield record.path
 
     def wait(self) -> Mapping[str, Changes | Exception]:
         """What was found, by the id of the clone."""
-        if self._thread is not None:
-            self._thread.join()
+        self._over.wait()
         return self._found
 
 

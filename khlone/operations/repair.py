@@ -18,7 +18,7 @@ from khlone.app import App
 from khlone.errors import StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, Finding, Severity
-from khlone.operations import admin_files, copied, journal, targets, undo
+from khlone.operations import admin_files, astray, copied, journal, targets, undo
 from khlone.operations.create import lock_reason
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -48,6 +48,8 @@ def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
             message=targets.told(str(clone.target)),
             fix=targets.way_out(app, [clone]),
         )
+    if renamed is None:
+        yield from _examine_head(app, clone, entry)
     place = _found_at(app, clone, admin, entry)
     if entry is None:
         yield _error(clone, "admin-missing", f"its admin folder {admin} is gone", "build it again")
@@ -61,6 +63,21 @@ def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
         yield _error(clone, "worktree-moved", f"its worktree was moved to {place}", "follow it")
         return
     yield from _examine_worktree(app, clone, admin)
+
+
+def _examine_head(app: App, clone: CloneRecord, entry: AdminEntry | None) -> Iterator[Finding]:
+    """What HEAD is at instead of the clone's branch, and whether another worktree has that checked out too."""
+    beside = astray.find(app, clone, entry)
+    if beside is None or entry is None:
+        return
+    also = [path for ref, path, _ in app.checkouts() if ref == entry.branch and path != clone.path]
+    yield Finding(
+        code="head-elsewhere",
+        severity=Severity.ERROR if also else Severity.WARNING,
+        clone=clone.name,
+        message=f"its worktree {beside.told}" + (f"; {also[0]} has that one checked out too" if also else ""),
+        fix=astray.way_back(clone, beside) if beside.commits else astray.way_home(clone),
+    )
 
 
 def _examine_worktree(app: App, clone: CloneRecord, admin: Path) -> Iterator[Finding]:

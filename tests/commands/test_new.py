@@ -391,11 +391,22 @@ def test_a_branch_that_only_a_remote_has_is_used_at_its_tip(khlone: Khlone, git:
     assert (project / ".git/config").read_bytes() == config
 
 
+def test_a_start_that_only_a_remote_has_is_told_how_to_name(khlone: Khlone, git: Git, project: Path) -> None:
+    oid = remote_branch(git, project, "topic")
+
+    error = refused(khlone("new", "a", "--from", "topic", "--json", cwd=project), "no-such-ref")
+
+    assert error["hint"] == "a remote has it: --from origin/topic"
+    new(khlone, project, "a", "--from", "origin/topic")
+    assert show(khlone, project, "a")["base"] == oid
+
+
 def test_a_start_that_is_given_beats_what_a_remote_has(khlone: Khlone, git: Git, project: Path) -> None:
     remote_branch(git, project, "topic")
 
-    new(khlone, project, "a", "--branch", "topic", "--from", "main")
+    done = khlone("new", "a", "--branch", "topic", "--from", "main", cwd=project)
 
+    assert "warning: origin/topic is not where it starts, main is" in done.err
     assert branches(git, project)["topic"] == git("rev-parse", "main", cwd=project).strip()
 
 
@@ -417,7 +428,7 @@ def test_of_several_remotes_the_one_that_git_prefers_is_taken(khlone: Khlone, gi
     error = refused(khlone("new", "a", "--branch", "topic", "--json", cwd=project), "usage", 2)
 
     assert "fork/topic, origin/topic" in error["message"]
-    assert "--from REMOTE/topic" in error["hint"]
+    assert "--branch topic --from REMOTE/topic" in error["hint"]
     assert footprint(git, project) == before
     git("config", "checkout.defaultRemote", "fork", cwd=project)
     new(khlone, project, "a", "--branch", "topic")
