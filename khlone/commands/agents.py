@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,17 @@ _OPTIONS = {
     **dict.fromkeys(("file", "command", "remove"), ("key",)),
 }
 _WORDS = {"everywhere": "all", "keys": "key", "dry_run": "dry-run"}
+_HOOKS = ("install", "uninstall", "hook")
 _HEADS = ("AGENT", "VERSION", "FOUND", "ISOLATION")
+_MOST_EVENT_BYTES = 1 << 20
 _CHECK_HEADS = ("AGENT", "VERSION", "STARTS", "LOGGED IN", "HOW, AND WHY")
 
 
 @verb("agents")
 @click.argument(
-    "action", type=click.Choice(("list", "show", "refresh", "promote", "key", "restore", "check")), default="list"
+    "action",
+    type=click.Choice(("list", "show", "refresh", "promote", "key", "restore", "check", *_HOOKS)),
+    default="list",
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--all", "everywhere", is_flag=True, help="refresh: every clone.")
@@ -45,7 +51,9 @@ def command(context: Context, *, action: str, names: tuple[str, ...], **options:
     gives a clone a key of its own, read anew each time something is started there. `restore`
     puts the last good copy back where an agent's file of the user's was emptied or reset.
     `check` starts each installed agent in a throw-away clone, without a network, and says
-    whether it is logged in there.
+    whether it is logged in there. `install` makes clones of an agent's own worktrees, by
+    hooks in the user's settings for it, and `uninstall` takes those away; `hook` is what
+    they call.
     """
     for option, value in options.items():
         if value and action not in _OPTIONS[option]:
@@ -60,6 +68,8 @@ def command(context: Context, *, action: str, names: tuple[str, ...], **options:
         _refresh(context, names, everywhere=options["everywhere"], dry_run=options["dry_run"])
     elif action == "promote":
         return _promote(context, names, keys=options["keys"], dry_run=options["dry_run"])
+    elif action in _HOOKS:
+        _hooks(context, action, names)
     elif action == "check":
         return _check(context, names)
     elif action == "restore":
@@ -103,6 +113,43 @@ def _restore(context: Context, names: tuple[str, ...], *, dry_run: bool) -> None
     app = context.plain_app()
     changes = agent_changes.put_back(app, agents.require_profile(app, names[0]), dry_run=dry_run)
     _changes(context, "restore", changes, dry_run=dry_run)
+
+
+def _hooks(context: Context, action: str, names: tuple[str, ...]) -> None:
+    from khlone.operations import agent_hooks, agents
+
+    if len(names) != 1:
+        raise UsageError(f"{action} takes one agent", hint=f"git khlone agents {action} claude")
+    if action != "hook":
+        app = context.plain_app()
+        act = agent_hooks.install if action == "install" else agent_hooks.uninstall
+        _changes(context, action, act(app, agents.require_profile(app, names[0])))
+        return
+    event = _event()
+    cwd = event.get("cwd")
+    if context.directory is None and isinstance(cwd, str) and os.path.isdir(cwd):
+        context.directory = Path(cwd)
+    app = context.app()
+    clone = agent_hooks.answer(app, agents.require_profile(app, names[0]), event)
+    if context.output.as_json:
+        what = "removed" if clone is None else "ready"
+        _changes(context, action, [Change(clone=None if clone is None else clone.name, item="worktree", what=what)])
+    elif clone is not None:
+        context.output.answer(str(clone.path))
+
+
+def _event() -> Mapping[str, Any]:
+    import json
+
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("hook is called by an agent, with an event on stdin")
+    try:
+        found = json.loads(sys.stdin.buffer.read(_MOST_EVENT_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise UsageError("what is on stdin is no JSON") from error
+    if not isinstance(found, dict):
+        raise UsageError("what is on stdin is no JSON object")
+    return found
 
 
 def _check(context: Context, names: tuple[str, ...]) -> int:
