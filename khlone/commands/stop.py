@@ -21,7 +21,7 @@ from khlone.output import visible
 def command(context: Context, *, names: tuple[str, ...], everywhere: bool, grace: float) -> int:
     """End the session of each clone, and all that it has started: asked first, killed after a grace."""
     from khlone.errors import UsageError
-    from khlone.operations import ending, standing
+    from khlone.operations import ending, permission, standing
 
     app = context.app()
     if everywhere and names:
@@ -30,6 +30,9 @@ def command(context: Context, *, names: tuple[str, ...], everywhere: bool, grace
         clones = [one for one in (app.registry.clones() if app.has_registry else []) if standing.current(app, one)]
     else:
         clones = [app.require_clone(name) for name in dict.fromkeys(names or (None,))]
+    inside = permission.find(app)
+    for clone in clones:
+        permission.require_own(inside, clone, "stop")
     stopped = [ending.stop(app, clone, grace_s=grace) for clone in clones]
     if context.output.as_json:
         context.output.document("stop", {"sessions": stopped})

@@ -25,6 +25,7 @@ ACTIONS = {
     "trust": "approve hooks or take approvals back",
     "approve": "approve what is to land",
     "remove": "remove the clone of another",
+    "stop": "stop the session of another",
     "prune": "prune",
     "hooks": "install or remove git hooks",
     "force": "use --force",
@@ -67,10 +68,10 @@ def require(app: App, action: str) -> None:
         raise _refusal(action)
 
 
-def require_own(inside: Inside | None, clone: CloneRecord) -> None:
-    """Raise NotPermitted for the clone of another, inside a session that the user has not allowed to remove those."""
-    if inside is not None and inside.clones != {clone.id} and not allows(inside, "remove"):
-        raise _refusal("remove", clone=clone.name)
+def require_own(inside: Inside | None, clone: CloneRecord, action: str = "remove") -> None:
+    """Raise NotPermitted for the clone of another, inside a session that the user has not allowed to do that."""
+    if inside is not None and inside.clones != {clone.id} and not allows(inside, action):
+        raise _refusal(action, clone=clone.name)
 
 
 def allows(inside: Inside, action: str) -> bool:

@@ -21,6 +21,7 @@ VERBS = {
     "untrust": ["untrust"],
     "approve": ["approve", "two"],
     "remove": ["remove", "two"],
+    "stop": ["stop", "two"],
     "prune": ["prune"],
     "purge": ["prune", "--trash", "--age", "0s"],
     "hooks-install": ["hooks", "install", "--clones"],
@@ -61,6 +62,8 @@ def test_what_only_the_user_does_is_refused_in_a_session_and_done_outside(
     verb: str, scrubbed: bool, inside: Inside, khlone: Khlone, project: Path
 ) -> None:
     words = VERBS[verb]
+    if verb == "stop":
+        assert khlone("run", "two", "--detach", "--", "sleep", "1000", cwd=project).code == 0
 
     done = inside(*words, wrapped=SCRUB if scrubbed else None)
 
