@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("-n", "count", type=click.IntRange(1, 1000), metavar="COUNT", help="Make NAME-1 to NAME-COUNT.")
 @click.option("--cd", "enter", is_flag=True, help="Go there, by the shell's wrapper (see setup).")
+@click.option("-d", "--detach", is_flag=True, help="With -x: as the session of the clone, which goes on; see run.")
 @click.option("-x", "--exec", "unused", metavar="CMD...", help="Run CMD in it; everything after -x is CMD.")
 def command(
     context: Context,
@@ -44,6 +45,7 @@ def command(
     isolate: str | None,
     count: int | None,
     enter: bool,
+    detach: bool,
     unused: str | None,
 ) -> int:
     """Make a clone: a worktree, a branch and a private config dir.
@@ -65,6 +67,8 @@ def command(
     )
     if context.command is not None and not context.command:
         raise UsageError("-x is given without a command")
+    if detach and not context.command:
+        raise UsageError("--detach goes with -x CMD")
     failed: list[tuple[str, KhloneError]] = []
     if count is None:
         made = [_create(app, request, fetch=fetch, pull=pull)]
@@ -75,7 +79,7 @@ def command(
         context.output.tell(f"{one}: {error.message}")
     code = failed[0][1].exit_code if failed else 0
     if context.command and made:
-        unrun, ended = _run(context, app, made)
+        unrun, ended = _run(context, app, made, detach=detach)
         failed += unrun
         code = ended or code
     if context.output.as_json:
@@ -130,16 +134,18 @@ def _tell(context: Context, clone: Clone) -> None:
     context.output.tell(f"{clone.name} is ready: branch {clone.branch} at {clone.base[:10]}{into}")
 
 
-def _run(context: Context, app: object, made: list[Clone]) -> tuple[list[tuple[str, KhloneError]], int]:
+def _run(context: Context, app: App, made: list[Clone], *, detach: bool) -> tuple[list[tuple[str, KhloneError]], int]:
     """Run the command in each clone; those in which it could not begin, and the code of the first that has one."""
-    from khlone.app import App
-    from khlone.operations import execute
+    from khlone.operations import execute, run
 
-    assert isinstance(app, App)
     code = 0
     unrun: list[tuple[str, KhloneError]] = []
     for clone in made:
         try:
+            if detach:
+                session = run.detach(app, run.RunRequest(clone=clone.name, command=context.command or []))
+                context.output.tell(f"session {session.id} of {clone.name}: {session.state}, pid {session.pid}")
+                continue
             result = execute.execute(app, clone.name, context.command or [], capture=context.output.as_json)
         except KhloneError as error:
             context.output.tell(f"{clone.name}: {error.message}; the clone stays")

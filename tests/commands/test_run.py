@@ -352,3 +352,15 @@ def test_a_session_in_line_is_in_the_way_of_a_removal(khlone: Khlone, project: P
     assert khlone("wait", "one", cwd=project).code == 0
     wait_for(lambda: not supervisors())
     assert not (tmp_path / "ran").exists()
+
+
+def test_new_starts_a_session_in_each_clone_that_it_makes(khlone: Khlone, project: Path) -> None:
+    done = khlone("new", "try", "-n", "2", "--detach", "-x", "sh", "-c", "echo $KHLONE_NAME; exit 6", cwd=project)
+
+    assert done.code == 0, done
+    assert khlone("wait", "try-1", "try-2", cwd=project).code == 1
+    for name in ("try-1", "try-2"):
+        assert khlone("wait", name, cwd=project).code == 6
+        assert khlone("logs", name, cwd=project).out == f"{name}\n"
+    refused(khlone("new", "other", "--detach", "--json", cwd=project), "usage", 2)
+    assert clone_names(khlone, project) == ["one", "try-1", "try-2"]
