@@ -41,7 +41,7 @@ bench: $(VENV_STAMP) ## Comparisons against plain git, as ratios; WHAT="create r
 	@$(VENV)/bench/bin/python -m benchmarks $(WHAT)
 
 torture: $(DEV) ## Kill and race for much longer
-	@KHLONE_TORTURE=1 $(BIN)/python -m pytest -m "" tests/crash tests/concurrency tests/properties
+	@KHLONE_TORTURE=1 $(BIN)/python -m pytest -m "" tests/crash tests/concurrency tests/agents/test_fleet.py tests/properties
 
 clean: ## Remove .venv and everything else that was made here
 	@if [ -e $(PLACE) ]; then rm -rf $(VENV); fi

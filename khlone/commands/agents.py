@@ -166,7 +166,7 @@ def _check(context: Context, names: tuple[str, ...]) -> int:
         (
             one.name,
             one.version or "-",
-            "yes" if one.started else "no",
+            said[one.started],
             said[one.logged_in],
             agents.how_it_logs_in(one) + (f": {one.why}" if one.why else ""),
         )
@@ -177,7 +177,7 @@ def _check(context: Context, names: tuple[str, ...]) -> int:
     for one in found:
         if one.message:
             context.output.tell(f"{one.name}: {visible(one.message)}")
-    return 0 if all(one.started for one in found) else 1
+    return 1 if any(one.started is False for one in found) else 0
 
 
 def _key(context: Context, names: tuple[str, ...], *, file: str | None, command: str | None, remove: bool) -> None:

@@ -34,15 +34,17 @@ _SHOWN_LETTERS = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentCheck:
-    """What became of one agent: `logged_in` is `None` where its version cannot say it without a network.
+    """What became of one agent.
 
-    `login` is how clones log in with that version, `why` the reason; `message` what went wrong.
+    `started` is `None` where nothing says how to start it for a moment, `logged_in` where its
+    version cannot say it without a network. `login` is how clones log in with that version,
+    `why` the reason; `message` what went wrong.
     """
 
     name: str
     path: Path | None
     version: str | None
-    started: bool
+    started: bool | None
     logged_in: bool | None
     login: Login
     why: str
@@ -90,6 +92,8 @@ def _environment(app: App, found: FoundAgent, place: Path) -> Mapping[str, str]:
 
 
 def _tried(away: ThrowAway, found: FoundAgent, path: Path) -> AgentCheck:
+    if not found.profile.version_words:
+        return _result(found, started=None, message="no words make it print its version, so it was not started")
     status, said = _exec(away, path, found.profile.version_words)
     if status != 0:
         return _result(found, message=said)
@@ -119,7 +123,7 @@ def _exec(away: ThrowAway, path: Path, words: Sequence[str]) -> tuple[int | None
 
 
 def _result(
-    found: FoundAgent, *, started: bool = False, logged_in: bool | None = None, message: str | None = None
+    found: FoundAgent, *, started: bool | None = False, logged_in: bool | None = None, message: str | None = None
 ) -> AgentCheck:
     return AgentCheck(
         name=found.profile.name,

@@ -41,26 +41,24 @@ def install(app: App, profile: AgentProfile) -> list[Change]:
     """Put the hooks into the user's settings; raises UsageError, NotPermitted or AgentConfigUnsound."""
     place = _place(app, profile)
     command = _command(profile)
-    edits: dict[str, bytes | None] = {}
+    record = _record(app, profile)
 
     def change(content: bytes | None) -> bytes | None:
         text = _text(place, profile, content)
         if _installed(text, profile) == {event: [command] for event in EVENTS}:
             return None
         bare = _without(place, text, profile)
+        # An older call of ours is nothing to come back to.
+        before = bare.encode() if any(_installed(text, profile).values()) else content
         hook = {"type": "command", "command": command, "timeout": _PATIENCE_S}
         with _explained(place, profile):
             for event in EVENTS:
                 bare = json_text.appended(bare, ("hooks", event), {"hooks": [hook]})
-        edits.update(before=content, after=bare.encode())
-        return edits["after"]
+        _note(record, before, bare.encode())
+        return bare.encode()
 
     if not _update(app, place, change):
         return []
-    record = _record(app, profile)
-    files.make_private_dir(record.parent)
-    noted = {name: None if found is None else found.decode("latin-1") for name, found in edits.items()}
-    files.write_atomic(record, json.dumps(noted).encode() + b"\n")
     return [Change(clone=None, item=str(place), what="installed", key=f"hooks.{event}") for event in EVENTS]
 
 
@@ -75,6 +73,8 @@ def uninstall(app: App, profile: AgentProfile) -> list[Change]:
         nonlocal gone
         gone = False
         text = _text(place, profile, content)
+        with _explained(place, profile):
+            json.loads(text or "{}")
         if content is None or not any(_installed(text, profile).values()):
             return None
         if noted is not None and noted.get("after") == content:
@@ -83,11 +83,12 @@ def uninstall(app: App, profile: AgentProfile) -> list[Change]:
             return _EMPTY if before is None else before
         return _without(place, text, profile).encode()
 
-    if not _update(app, place, change):
+    changed = _update(app, place, change)
+    record.unlink(missing_ok=True)
+    if not changed:
         return []
     if gone:
         _unlink_empty(place)
-    record.unlink(missing_ok=True)
     return [Change(clone=None, item=str(place), what="removed", key=f"hooks.{event}") for event in EVENTS]
 
 
@@ -222,6 +223,13 @@ def _update(app: App, place: Path, change: Callable[[bytes | None], bytes | None
 
 def _record(app: App, profile: AgentProfile) -> Path:
     return config_dir.state_root(app.environment) / "agents" / profile.name / "hooks.json"
+
+
+def _note(record: Path, before: bytes | None, after: bytes) -> None:
+    """Write down what is about to be put in, so that whoever is killed in between leaves nothing unknown."""
+    files.make_private_dir(record.parent)
+    noted = {"before": None if before is None else before.decode("latin-1"), "after": after.decode("latin-1")}
+    files.write_atomic(record, json.dumps(noted).encode() + b"\n")
 
 
 def _noted(record: Path) -> dict[str, bytes | None] | None:

@@ -37,6 +37,8 @@ from khlone.values import dataclass
 
 #: Beside the state folder: what it is called while it is deleted.
 ASIDE = "khlone-leaving"
+#: Beside an agent's seeds: what its settings were before `agents install`.
+_AGENT_HOOKS = "hooks.json"
 _WHERE_REFS_STAY = ("refs/heads", "refs/tags", "refs/remotes")
 #: What is the whole account's, and goes with the last repository.
 _OF_ACCOUNT = (trust.FILE, "trust.lock", LOG_FILE, f"{LOG_FILE}.1", LOCK_FILE, "plugins/deps", "hooks", "reports")
@@ -79,6 +81,7 @@ def uninstall(app: App, shell: Sequence[FileChange], *, everything: bool = False
     if app.state_dir.exists():
         _leave_repository(app, leaving)
     leaving.shell(shell)
+    _leave_agents(app, leaving)
     if everything:
         _finish_state(app, leaving)
         _leave_account(app, leaving)
@@ -305,6 +308,30 @@ def _withdraw(app: App, leaving: _Leaving) -> None:
         leaving.remove("approval", one.event if one.name is None else f"{one.event} ({one.name})")
     if own and not leaving.dry_run:
         approvals.withdraw(here)
+
+
+def _leave_agents(app: App, leaving: _Leaving) -> None:
+    """Take the hooks out of the user's settings of agents, where `agents install` has put them."""
+    records = sorted((state_root(app.environment) / "agents").glob(f"*/{_AGENT_HOOKS}"))
+    if not records:
+        return
+    from khlone.operations import agent_hooks, agents
+
+    known = agents.profiles(app)
+    for record in records:
+        name = record.parent.name
+        if name not in known:
+            leaving.keep("agent-hooks", record, f"no plugin knows agent {name} any more", asked=False)
+            continue
+        try:
+            if not leaving.dry_run:
+                agent_hooks.uninstall(app, known[name])
+        except KhloneError as error:
+            leaving.keep("agent-hooks", name, error.message)
+        else:
+            leaving.remove("agent-hooks", name)
+        if not leaving.dry_run:
+            _drop_empty(record.parent)
 
 
 def _leave_account(app: App, leaving: _Leaving) -> None:

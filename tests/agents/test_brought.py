@@ -73,15 +73,26 @@ def test_an_agent_starts_only_when_what_was_brought_along_is_approved(
     assert starts(tmp_path) == 1
 
 
-@pytest.mark.parametrize("words", [("run", "one", "--detach", "--json", "--"), ("run", "one", "--json", "--")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "one", "--detach", "--json", "--", "claude", "-p", "hello"),
+        ("run", "one", "--json", "--", "claude", "-p", "hello"),
+        ("exec", "--all", "--json", "--", "claude", "-p", "hello"),
+        ("ask", "one", "hello", "--json"),
+        ("new", "two", "--agent", "claude", "--json", "-x", "claude", "-p", "hello"),
+    ],
+)
 def test_no_way_to_start_it_goes_past_that(
     khlone: Khlone, bringing: Path, env: Environment, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     new(khlone, bringing, "one", "--agent", "claude")
 
-    done = khlone(*words, "claude", "-p", "hello", cwd=bringing, env=env)
+    done = khlone(*words, cwd=bringing, env=env)
 
-    refused(done, "not-trusted", 77)
+    if words[0] in ("run", "ask"):
+        refused(done, "not-trusted", 77)
+    assert done.code != 0
     assert starts(tmp_path) == 0
 
 

@@ -79,6 +79,17 @@ def test_hooks_and_plugins_have_no_part_in_it(khlone: Khlone, repository: Path, 
     assert not ran.exists()
 
 
+def test_one_that_has_no_words_for_a_moment_is_not_started(khlone: Khlone, repository: Path, tmp_path: Path) -> None:
+    user_settings('[agents.fir]\ncommand = "fir"\nvariable = "FIR_HOME"\n')
+    program(tmp_path / "bin", "fir", f'touch "{tmp_path}/started"')
+
+    found = checked(khlone, repository, dict(on_path(tmp_path / "bin")), "fir")["fir"]
+
+    assert (found["started"], found["logged_in"]) == (None, None)
+    assert "not started" in found["message"]
+    assert not (tmp_path / "started").exists()
+
+
 def test_one_that_breaks_is_told_and_the_others_are_checked(khlone: Khlone, repository: Path, tmp_path: Path) -> None:
     env = says(tmp_path / "bin", "claude", "2.1.330", 0)
     program(tmp_path / "bin", "codex", "echo it is broken >&2; exit 3")

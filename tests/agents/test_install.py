@@ -79,6 +79,21 @@ def test_what_the_user_changes_in_between_stays(khlone: Khlone, repository: Path
     assert place.read_text() == MINE.replace('"opus"', '"haiku"')
 
 
+def test_an_older_call_of_khlones_gives_way_and_does_not_come_back(
+    khlone: Khlone, repository: Path, home: Path
+) -> None:
+    hook = {"hooks": [{"type": "command", "command": "/gone/git-khlone agents hook claude"}]}
+    (home / "settings.json").write_text(json.dumps({"model": "opus", "hooks": {"WorktreeCreate": [hook]}}))
+
+    install(khlone, repository)
+    called = commands(home)
+    install(khlone, repository, "uninstall")
+
+    assert len(called) == 2
+    assert not any("/gone" in one for one in called)
+    assert (home / "settings.json").read_text() == '{"model": "opus"}'
+
+
 def test_a_link_to_dotfiles_stays_one(khlone: Khlone, repository: Path, home: Path, tmp_path: Path) -> None:
     write(tmp_path / "dotfiles", {"claude.json": MINE})
     (home / "settings.json").symlink_to(tmp_path / "dotfiles/claude.json")
@@ -121,6 +136,34 @@ def test_a_session_cannot_put_them_in(khlone: Khlone, repository: Path, home: Pa
 
     assert (done.code, json.loads(done.out)["code"]) == (77, "not-permitted")
     assert not (home / "settings.json").exists()
+
+
+def test_who_leaves_khlone_leaves_no_hooks_behind(khlone: Khlone, repository: Path, home: Path) -> None:
+    (home / "settings.json").write_text(MINE)
+    install(khlone, repository)
+
+    shown = document(khlone("uninstall", "--dry-run", "--json", cwd=repository), "uninstall")["removed"]
+    still = commands(home)
+    done = document(khlone("uninstall", "--json", cwd=repository), "uninstall")["removed"]
+
+    assert {"kind": "agent-hooks", "what": "claude"} in shown
+    assert len(still) == 2
+    assert {"kind": "agent-hooks", "what": "claude"} in done
+    assert (home / "settings.json").read_text() == MINE
+
+
+def test_hooks_that_cannot_be_taken_out_are_named_when_khlone_goes(
+    khlone: Khlone, repository: Path, home: Path
+) -> None:
+    install(khlone, repository)
+    broken = (home / "settings.json").read_text()[:-3]
+    (home / "settings.json").write_text(broken)
+
+    done = khlone("uninstall", "--json", cwd=repository)
+
+    assert (home / "settings.json").read_text() == broken
+    assert [one["kind"] for one in done.json()["kept"]] == ["agent-hooks"]
+    assert done.code == 1
 
 
 # -- what they do --------------------------------------------------------------------------
