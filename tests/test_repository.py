@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from khlone import discovery, files, process
+from khlone import discovery, files, process, ref_files
 from khlone import repository as repositories
 from khlone.errors import GitFailed, GitTooOld, IdentityMissing, NoSpace, NoSuchRef
 from khlone.process import Completed
@@ -455,3 +455,12 @@ def test_a_cache_that_cannot_be_written_is_done_without(fake_git: Path, tmp_path
     (tmp_path / "file").write_text("")
 
     assert check_git_version(tmp_path / "file" / "git-version") == (2, 40, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "in_files"), [("reftable", False), ("Reftable", False), ("files", True), ('"files"', True)]
+)
+def test_a_repository_says_whether_its_refs_are_files(tmp_path: Path, value: str, in_files: bool) -> None:
+    (tmp_path / "config").write_text(f"[core]\n\trepositoryformatversion = 1\n[extensions]\n\trefStorage = {value}\n")
+
+    assert ref_files.in_use(tmp_path) is in_files

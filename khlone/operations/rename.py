@@ -196,7 +196,7 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock, *, outcome: O
     if plan["tip"] is not None:
         with app.locks.landing(old.branch, told=app.told):
             notes += _rename_branch(app, old, new, operation, lock)
-        _rename_settings(app, old.branch, new.branch, lock)
+        notes += _rename_settings(app, old.branch, new.branch, lock)
     faults.point("rename.configured")
     new = values.replace(new, path=_move_worktree(old, new, operation, notes))
     faults.point("rename.worktree")
@@ -263,12 +263,14 @@ def _update(app: App, ref: str, oid: str, old: str, reason: str, lock: HeldLock)
     app.repository.update_refs([RefUpdate(ref=ref, new=oid, old=old)], reason=reason, keep_open=[lock.descriptor])
 
 
-def _rename_settings(app: App, old: str, new: str, lock: HeldLock) -> None:
-    """Let `branch.<name>.*` follow, as far as it is there."""
+def _rename_settings(app: App, old: str, new: str, lock: HeldLock) -> list[str]:
+    """Let `branch.<name>.*` follow, as far as it is there; what keeps it is said, and keeps nothing else."""
     arguments = ("config", "--local", "--rename-section", f"branch.{old}", f"branch.{new}")
     done = app.repository.git(*arguments, writes=True, keep_open=[lock.descriptor], check=False)
-    if done.status != 0 and "no such section" not in done.error_text:
-        raise failure(arguments, done)
+    if done.status == 0 or "no such section" in done.error_text:
+        return []
+    why = names.shown(failure(arguments, done).message)
+    return [f"the settings of branch.{old} stay: {why}; later: git config --rename-section branch.{old} branch.{new}"]
 
 
 def _move_worktree(old: CloneRecord, new: CloneRecord, operation: str, notes: list[str]) -> Path:
