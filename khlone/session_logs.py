@@ -64,9 +64,10 @@ class SessionLog:
     def close(self) -> None:
         """Nothing more is written; of the folder's logs those of the newest sessions stay."""
         os.close(self._descriptor)
-        for old in sorted(self.path.parent.glob("*.log"))[:-KEPT]:
-            if not old.name.startswith("hook-"):
-                discard(old)
+        # Logs of hooks lie in the same folder, and are not ours. The names of ours sort by time.
+        ours = sorted(one for one in self.path.parent.glob("*.log") if not one.name.startswith("hook-"))
+        for old in ours[:-KEPT]:
+            discard(old)
 
 
 def discard(path: Path) -> None:

@@ -149,6 +149,22 @@ def test_a_log_is_of_bounded_size_and_its_end_is_kept(tmp_path: Path) -> None:
     assert session_logs.tail(tmp_path / "a.log", 2) == b"line 4998\nline 4999\n"
 
 
+def test_the_logs_of_the_newest_sessions_are_kept_whatever_hooks_have_left_beside_them(tmp_path: Path) -> None:
+    for number in range(session_logs.KEPT + 5):
+        (tmp_path / f"hook-{number:03}.log").touch()
+    for number in range(session_logs.KEPT + 3):
+        path = tmp_path / f"01{number:03}.log"
+        for name in (f"{path.name}.1", f"{path.stem}.answer"):
+            (tmp_path / name).touch()
+        SessionLog(path).close()
+
+    kept = {path.name for path in tmp_path.iterdir() if path.name.startswith("01")}
+
+    newest = [f"01{number:03}" for number in range(3, session_logs.KEPT + 3)]
+    assert kept == {f"{name}{end}" for name in newest for end in (".log", ".log.1", ".answer")}
+    assert len(list(tmp_path.glob("hook-*"))) == session_logs.KEPT + 5
+
+
 def test_a_second_session_of_a_clone_is_told_who_has_it(
     khlone: Khlone, project: Path, run: Run, tmp_path: Path
 ) -> None:
