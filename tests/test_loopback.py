@@ -318,7 +318,7 @@ def test_an_expired_login_is_refreshed_once_or_lost_by_how_it_is_shared(
 
 
 def test_it_holds_memory_talks_much_and_leaves_a_process_behind(api: Loopback, tmp_path: Path) -> None:
-    habits = Habits(memory_bytes=50 << 20, output_bytes=100_000, busy_s=0.2, forks=True, linger_s=60)
+    habits = Habits(memory_bytes=50 << 20, output_bytes=100_000, busy_s=5, forks=True, linger_s=60)
     program = install_fake_agent(tmp_path / "bin", "agent", habits)
     config = tmp_path / "config"
 

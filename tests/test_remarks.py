@@ -63,7 +63,7 @@ def test_nothing_is_told_where_all_keys_are_known(khlone: Khlone, repository: Pa
 
 #: A value, the type that is told, and a verb that needs it.
 WRONG = {
-    "durable": ("perhaps", "true or false", ("list",)),
+    "durable": ("perhaps", "true or false", ("new", "two")),
     "sync": ("rabase", "merge or rebase", ("sync", "one")),
     "trash.age": ("old", "a number with s, m, h, d or w", ("prune", "--trash")),
     "plugins.timeout": ("soon", "a number of seconds", ("new", "two")),

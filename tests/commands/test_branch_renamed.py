@@ -78,7 +78,7 @@ def test_a_clone_that_only_looks_at_a_renamed_branch_keeps_its_own(
     path = new(khlone, project, "a")
     git("switch", "-q", "old", cwd=path)
 
-    assert codes(khlone, project, "--fix") == []
+    assert codes(khlone, project, "--fix") == [("head-elsewhere", False)]
 
     assert show(khlone, project, "a")["branch"] == "a"
 
