@@ -646,7 +646,11 @@ class QueuePaused(KhloneError):
     exit_code = EXIT_BUSY
 
     def __init__(self, target: str) -> None:
-        super().__init__(f"the queue of {target} is paused", hint="git khlone queue resume", target=target)
+        super().__init__(
+            f"the queue of {target} is paused: what waits stays in line",
+            hint="git khlone queue resume, then queue run; or queue remove NAME",
+            target=target,
+        )
 
 
 class NoSuchEntry(KhloneError):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from khlone.commands import Context, verb
-from khlone.errors import UsageError
+from khlone.errors import NoSuchEntry, UsageError
 from khlone.model import Strategy
 from khlone.output import paragraph, visible
 from khlone.records import QueueEntry, QueueState
 
+if TYPE_CHECKING:
+    from khlone.app import App
+
+#: How far back it is looked for how an entry ended.
+_KEPT = 2000
 _ACTIONS = ("list", "add", "remove", "pause", "resume", "run", "wait", "log")
 
 
@@ -59,6 +65,10 @@ def command(
     if names and action not in ("add", "remove", "wait"):
         raise UsageError(f"queue {action} takes no NAME")
     app = context.app()
+    in_line = {entry.name for entry in queue.waiting(app)} if after else set()
+    for name in after:
+        if name not in in_line:
+            app.require_clone(name)
     if action == "add":
         request = offer.MergeRequest(
             names=names or (None,),
@@ -87,6 +97,7 @@ def command(
         target, _ = landing.require_branch(app, into or _only_target(context, app.settings.target))
         queue.pause(app, target, pause=action == "pause")
         context.output.tell(f"the queue of {visible(target)} {'rests' if action == 'pause' else 'goes on'}")
+    ended: list[QueueEntry] = []
     if action == "run":
         before = queue.waiting(app)
         if not before and app.has_registry:
@@ -94,14 +105,29 @@ def command(
         for target in sorted({entry.target for entry in before}):
             if into in (None, target) and not queue.run(app, target):
                 context.output.tell(f"another process lands on {visible(target)}")
-        for entry in queue.by_id(app, [entry.id for entry in before]) if before else ():
-            if entry.ended_at is not None:
-                context.output.tell(_line(entry))
+        ended = [one for one in queue.by_id(app, [entry.id for entry in before]) if one.ended_at] if before else []
     if action == "wait":
-        while any(not names or entry.name in names for entry in queue.waiting(app)):
-            time.sleep(0.2)
-    _show(context, action, queue.ended(app, count) if action in ("log", "wait") else queue.waiting(app))
+        ended = _wait(app, names)
+    if action in ("run", "wait"):
+        _show(context, action, ended)
+        return next((one.exit_code or 1 for one in ended if one.state is QueueState.HELD), 0)
+    _show(context, action, queue.ended(app, count) if action == "log" else queue.waiting(app))
     return 0
+
+
+def _wait(app: App, names: tuple[str, ...]) -> list[QueueEntry]:
+    """Wait until what is in line, or what is of these clones, has ended; the last that is known of each."""
+    from khlone.operations import queue
+
+    begun = {entry.id for entry in queue.waiting(app) if not names or entry.name in names}
+    known = queue.ended(app, _KEPT)
+    for name in names:
+        if not any(entry.name == name for entry in (*known, *queue.by_id(app, sorted(begun)))):
+            raise NoSuchEntry(name)
+    while begun & {entry.id for entry in queue.waiting(app)}:
+        time.sleep(0.2)
+    newest = {entry.name: entry for entry in reversed(queue.ended(app, _KEPT)) if entry.name in names}
+    return list(newest.values()) if names else queue.by_id(app, sorted(begun)) if begun else []
 
 
 def _only_target(context: Context, by_setting: str | None) -> str:

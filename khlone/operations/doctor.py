@@ -29,6 +29,7 @@ from khlone.operations import (
     rebuild,
     recovery,
     repair,
+    scratch,
     setting_faults,
     sweep,
     undo,
@@ -341,6 +342,7 @@ def _leftovers(app: App, *, fix: bool) -> Iterator[Finding]:
     swept = sweep.sweep(app) if fix else 0
     if fix and app.has_registry:
         queue.mend_pins(app)
+        scratch.end_left(app)
     if left:
         yield Finding(
             code="leftover-files",

@@ -22,8 +22,6 @@ from khlone.operations.scratch import Scratch
 from khlone.trust import Subject
 from khlone.values import dataclass
 
-#: Set for every gate command, and what its leftovers are found by.
-RUN_VARIABLE = "KHLONE_GATE_RUN"
 #: Lines and bytes of a failed gate's output that are shown and kept.
 SHOWN_LINES = 15
 _MOST_SHOWN_BYTES = 64 << 10
@@ -178,11 +176,12 @@ def _ended(
         tail.add(chunk)
         log.add(chunk)
 
+    place.begin_run(mark)
     try:
         done = process.run(
             ("/bin/sh", "-c", "--", gate.command),
             cwd=place.path,
-            environment={**_environment(app, gate, candidate, place), RUN_VARIABLE: mark},
+            environment={**_environment(app, gate, candidate, place), scratch.RUN_VARIABLE: mark},
             timeout_s=gate.timeout_s or gate_table.LONGEST_TIMEOUT_S,
             capture_bytes=0,
             heard=hear,
@@ -191,7 +190,7 @@ def _ended(
     except CommandNotFound as error:
         return error.message
     finally:
-        process.end_marked(RUN_VARIABLE, mark)
+        place.end_run()
     if given_up():
         return "it was ended: nobody waits for it any more"
     if done.timed_out:

@@ -30,6 +30,7 @@ from khlone.model import (
     MergeResult,
     OperationKind,
     Outcome,
+    Strategy,
 )
 from khlone.operations import (
     candidates,
@@ -326,13 +327,31 @@ def _publish(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout 
     faults.point("merge.publishing")
     try:
         done = landing.land(app, candidate.target, candidate.old, candidate.oid, checkout, attempt.lock)
-    except BaseException as error:
-        attempt.stuck = not isinstance(error, Exception) or not _put_back(attempt, candidate, checkout, error)
+    except Exception as error:
+        is_lost = _is_lost(app, candidate.old, candidate.oid)
+        if is_lost:
+            candidate = _made_again(app, attempt.clone, candidate)
+        attempt.stuck = not _put_back(attempt, candidate, checkout, error)
+        if is_lost and not attempt.stuck:
+            return False
+        raise
+    except BaseException:
+        attempt.stuck = True
         raise
     attempt.stuck = done
     if done:
         faults.point("merge.published")
     return done
+
+
+def _is_lost(app: App, old: str, new: str) -> bool:
+    """Whether a collection took what was to land, since nothing points at it yet."""
+    return app.repository.git("diff-tree", "-r", "--quiet", old, new, check=False).status not in (0, 1)
+
+
+def _made_again(app: App, clone: CloneRecord, lost: Candidate) -> Candidate:
+    """A candidate of the very same content."""
+    return candidates.build(app, clone, lost.target, lost.old, lost.source, lost.strategy)
 
 
 def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout | None, error: BaseException) -> bool:
@@ -382,6 +401,9 @@ def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
         return [f"{clone.name} was not landed; it can be merged again"]
     with app.locks.landing(target, told=app.told):
         undo.clear_stale_locks(app, [app.location.common_dir / f"refs/heads/{target}.lock"], operation.id)
+        if app.repository.read_ref(f"refs/heads/{target}") == old and _is_lost(app, old, new):
+            strategy = Strategy(str(plan["strategy"]))
+            new = candidates.build(app, clone, target, old, str(plan["source"]), strategy).oid
         landed = _finish_landing(app, plan, target, old, new, operation.id, lock)
     if landed:
         landing.make_durable(app, landing.find_checkout(app, target))

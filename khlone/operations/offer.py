@@ -87,12 +87,14 @@ def source_of(app: App, clone: CloneRecord, request: MergeRequest) -> str:
         raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
     if not request.committed and worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
         admin = undo.admin_path(app, clone)
+        what = worktrees.in_progress(admin)
+        if what is not None:
+            error = CloneDirty(clone.name, [f"a {what} that is under way"])
+            error.hint = f"finish or abort it in {clone.path}"
+            raise error
         status = changes.read_status(app, clone.path, untracked="normal")
         found = changes.uncounted(clone, status.changes).uncommitted
         if found:
             raise CloneDirty(clone.name, found)
-        what = worktrees.in_progress(admin)
-        if what is not None:
-            raise CloneDirty(clone.name, [f"a {what} that is under way"])
         astray.require_none(app, clone, worktrees.read_entry(admin))
     return source

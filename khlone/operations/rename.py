@@ -119,7 +119,9 @@ def plan_rename(app: App, clone_id: str, name: str, *, keep_path: bool) -> Renam
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree")
     what = worktrees.in_progress(admin)
     if what is not None:
-        raise CloneNotReady(clone.name, f"in the middle of a {what}")
+        busy = CloneNotReady(clone.name, f"in the middle of a {what}")
+        busy.hint = f"finish or abort it in {clone.path}"
+        raise busy
     tip = _tip_to_rename(app, clone, name)
     branch = clone.branch if tip is None else name
     path, notes = clone.path, []

@@ -13,12 +13,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from khlone import files, worktrees
+from khlone import files, process, worktrees
 from khlone.app import App
 from khlone.errors import GitFailed, KhloneError, Locked
 from khlone.locks import HeldLock
 from khlone.values import dataclass
 
+#: Set for every gate command, and what is left of it is found by.
+RUN_VARIABLE = "KHLONE_GATE_RUN"
 #: Slots of one repository, whoever uses them.
 MOST_SLOTS = 16
 _ADMIN = "khlone-scratch-"
@@ -66,6 +68,25 @@ class Scratch:
     def _mark(self) -> Path:
         """There while the worktree holds nothing but tracked and ignored files."""
         return self.path.with_name(f"{self.path.name}.clean")
+
+    def begin_run(self, mark: str) -> None:
+        """Note what runs here from now on is marked with, for whoever finds this slot without its holder."""
+        files.write_atomic(self._run, mark.encode(), durable=False)
+
+    def end_run(self) -> None:
+        """End whatever still runs here, also what was begun by a holder that died since."""
+        try:
+            mark = files.read_regular(self._run)
+        except (KhloneError, OSError):
+            mark = None
+        if mark:
+            process.end_marked(RUN_VARIABLE, os.fsdecode(mark))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._run)
+
+    @property
+    def _run(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.run")
 
     def drop(self) -> None:
         """Delete the worktree and its admin folder."""
@@ -124,9 +145,23 @@ def lease(app: App) -> Iterator[Scratch]:
     else:
         raise Locked("a scratch worktree", f"{MOST_SLOTS} gates that run", 0.0)
     try:
-        yield _slot(app, number, lock)
+        slot = _slot(app, number, lock)
+        slot.end_run()
+        yield slot
     finally:
         lock.release()
+
+
+def end_left(app: App) -> None:
+    """End what gates of killed drivers have left running, in every slot that nobody holds."""
+    for number in range(MOST_SLOTS):
+        if files.exists(app.config_dirs.scratch / f"{number}.run"):
+            lock = app.locks.try_operation(f"scratch-{number}")
+            if lock is not None:
+                try:
+                    _slot(app, number, lock).end_run()
+                finally:
+                    lock.release()
 
 
 def drop_all(app: App) -> int:
@@ -140,7 +175,9 @@ def drop_all(app: App) -> int:
         if lock is None:
             continue
         try:
-            _slot(app, number, lock).drop()
+            found = _slot(app, number, lock)
+            found.end_run()
+            found.drop()
             gone += 1
         finally:
             lock.release()

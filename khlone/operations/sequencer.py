@@ -43,6 +43,7 @@ from khlone.operations import (
     offer,
     queue,
     queue_landing,
+    scratch,
 )
 from khlone.operations.gates import Gates, Judgement, required_but_missing
 from khlone.operations.queue_landing import Change
@@ -66,6 +67,7 @@ def drive(app: App, target: str, gates: Gates) -> bool:
         with app.registry.transaction() as change:
             epoch = queue_rows.take_seat(change.connection, target)
         queue.mend_pins(app)
+        scratch.end_left(app)
         _Driver(app, target, gates, seat, epoch).run()
     finally:
         seat.release()

@@ -209,11 +209,10 @@ def _lay_out(
     require_on_branch(app, clone)
     if not force:
         require_idle(app, clone)
-    found = changes.read_status(app, clone.path, tracked_only=True).changes.uncommitted
-    if found:
-        raise _hinted(CloneDirty(clone.name, found), "commit or stash it in the clone first")
     other = f"refs/heads/{clone.target}" if upstream is None else upstream.ref
     onto = app.repository.resolve_commit(other)
+    # Ignored files in the way too: git would overwrite them, and its way back would delete them.
+    require_untouched(app, clone, app.repository.read_ref(clone.ref) or clone.base, onto)
     squashed = candidates.squashed_before(app, clone, clone.target or "", onto)
     try:
         left = handing_back.lay_out(app, clone, other, lock, rebase=rebase, without=squashed)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.commands.merging import held, landed, merge, oid, parents, release_main, shown, worked
@@ -258,7 +259,7 @@ def test_what_is_queued_is_pinned_whatever_becomes_of_the_clone(
 
     found = queue(khlone, project, "run")
 
-    assert found["entries"] == []
+    assert [(one["source"], one["state"]) for one in found["entries"]] == [(queued, "landed")]
     assert parents(git, project, "main")[1] == queued
     assert git("ls-tree", "--name-only", "main", "later.txt", cwd=project) == ""
     assert queue(khlone, project, "log")["entries"][0]["state"] == "landed"
@@ -525,7 +526,87 @@ def test_a_run_of_the_queue_tells_how_each_ended_and_what_the_gate_printed_in_li
 
     done = khlone("queue", "run", cwd=project)
 
-    told = done.err.split("\n")
-    assert any(line.startswith("khlone: a -> main ") and " landed as " in line for line in told), done.err
+    told = done.out.split("\n")
+    assert done.code == 5
+    assert any(line.startswith("a -> main ") and " landed as " in line for line in told), done.out
     at = next(number for number, line in enumerate(told) if "gate 'test' refused b: it ended with exit 3:" in line)
     assert told[at + 1 : at + 3] == ["  two failed", "  of nine"]
+
+
+# -- what a killed driver leaves ---------------------------------------------------------------
+
+
+def is_over(pid: int) -> bool:
+    """Whether a process has ended, waited for by whoever has it now or not yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_the_gate_of_a_killed_driver_is_ended_before_the_next_one_begins(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    for name in ("good", "bad"):
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    # What it leaves running would make the next candidate pass: it sees the same folder.
+    begun = project.parent / "begun"
+    git("config", "khlone.gate.test", f"echo $$ >{begun}; sleep 1000; touch ok", cwd=project)
+    driver = subprocess.Popen([KHLONE, "merge", "good"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: begun.exists() and begun.read_text().endswith("\n"))
+    driver.kill()
+    driver.communicate()
+    left = int(begun.read_text())
+    assert not is_over(left)
+    git("config", "khlone.gate.test", "test -f ok", cwd=project)
+
+    found = merge(khlone, project, "bad", code=5)
+
+    assert landed(found) == []
+    assert is_over(left)
+
+
+def test_the_doctor_ends_it_too(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    worked(khlone, commit, project, "good", {"good.txt": "good"})
+    begun = project.parent / "begun"
+    git("config", "khlone.gate.test", f"echo $$ >{begun}; sleep 1000", cwd=project)
+    driver = subprocess.Popen([KHLONE, "merge", "good"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: begun.exists() and begun.read_text().endswith("\n"))
+    driver.kill()
+    driver.communicate()
+
+    khlone("doctor", "--fix", cwd=project)
+
+    assert is_over(int(begun.read_text()))
+
+
+# -- as scripts ask ----------------------------------------------------------------------------
+
+
+def test_run_and_wait_tell_what_was_held(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    gated(git, project, "test ! -e b.txt")
+    queue(khlone, project, "add", "a", "b")
+
+    ran = queue(khlone, project, "run", code=5)
+    waited = queue(khlone, project, "wait", "b", code=5)
+
+    assert [(one["name"], one["state"]) for one in ran["entries"]] == [("a", "landed"), ("b", "held")]
+    assert [(one["name"], one["code"]) for one in waited["entries"]] == [("b", "gate-failed")]
+    assert queue(khlone, project, "wait", "a")["entries"][0]["state"] == "landed"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("wait", "nobody"), "no-such-entry"), (("add", "a", "--after", "nobody"), "no-such-clone")],
+)
+def test_names_that_nobody_has_are_refused(
+    khlone: Khlone, commit: Commit, project: Path, words: tuple[str, ...], code: str
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a"})
+
+    done = khlone("queue", *words, "--json", cwd=project)
+
+    assert document(done, "error", 1)["code"] == code
+    assert waiting(khlone, project) == []

@@ -81,6 +81,24 @@ def test_work_that_is_not_committed_is_never_mixed_with_a_conflict(
     assert (refs(git, project), local_state(git, path)) == before
 
 
+@WAYS
+def test_an_ignored_file_in_the_way_is_not_overwritten(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, way: str
+) -> None:
+    path = worked(khlone, commit, project, "a", {"notes.txt": edited(NOTES, 3, "mine")})
+    write(path, {"secret.log": "the only copy\n"})
+    write(project, {"secret.log": "a default\n", "notes.txt": edited(NOTES, 3, "theirs")})
+    git("add", "-f", "secret.log", "notes.txt", cwd=project)
+    git("commit", "-q", "-m", "theirs", cwd=project)
+    before = refs(git, project), local_state(git, path)
+
+    [kept] = sync(khlone, project, "a", f"--{way}", "--conflict", code=1)["kept"]
+
+    assert (kept["code"], kept["paths"], kept["laid_out"]) == ("clone-dirty", ["secret.log"], False)
+    assert (path / "secret.log").read_text() == "the only copy\n"
+    assert (refs(git, project), local_state(git, path)) == before
+
+
 def test_a_dry_run_lays_nothing_out(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
     path = clashing(khlone, commit, project)
     before = refs(git, project), local_state(git, path)
