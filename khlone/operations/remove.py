@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -57,6 +58,10 @@ from khlone.operations import (
 from khlone.operations.run import SUPERVISES
 from khlone.registry import Operation, SessionRecord, TrashRecord
 from khlone.repository import RefUpdate, null_oid
+
+#: How long a git that looks at a clone is given to be gone, in seconds.
+_LOOK_S = 1.0
+_POLL_S = 0.05
 
 REMOVABLE = (CloneState.READY, CloneState.MERGED, CloneState.BROKEN, CloneState.FAILED, CloneState.ADOPTED)
 
@@ -204,8 +209,19 @@ def _ahead(app: App, clone: CloneRecord, tip: str) -> int | None:
 
 def processes_in(app: App, clone: CloneRecord) -> list[str]:
     """What runs in a clone, khlone itself and its callers aside, for people."""
-    found, elsewhere = _processes(app, clone)
+    found, elsewhere = _lasting(app, clone)
     return [*(str(process) for process in found), *elsewhere]
+
+
+def _lasting(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess], list[str]]:
+    """The same without a git that only looks, as that of a `list` beside this does: it is gone in a moment."""
+    found, elsewhere = _processes(app, clone)
+    deadline = time.monotonic() + _LOOK_S
+    while found and all(process.name == "git" for process in found) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        again, _ = _processes(app, clone)
+        found = [process for process in found if process in again]
+    return found, elsewhere
 
 
 def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess], list[str]]:
@@ -238,7 +254,7 @@ def _escaped(session: SessionRecord, *, known: set[int]) -> list[sessions.FoundP
 
 
 def _require_idle(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -> None:
-    found, elsewhere = _processes(app, clone)
+    found, elsewhere = _processes(app, clone) if force else _lasting(app, clone)
     if force:
         for far in elsewhere:
             app.told(f"warning: {far} may still work in {clone.name}; it cannot be ended from here")

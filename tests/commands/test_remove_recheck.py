@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,26 @@ def test_a_foreign_prune_takes_no_clone_and_nothing_that_was_staged(
     assert mended.code == 0, mended.err
     assert git("diff", "--cached", "--name-only", cwd=path) == "staged.txt\n"
     assert git("show", ":staged.txt", cwd=path) == "staged\n"
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["is gone in a moment", "stays"])
+def test_a_git_that_only_looks_is_waited_for(khlone: Khlone, project: Path, stays: bool) -> None:
+    path = new(khlone, project, "a")
+    looking = subprocess.Popen(
+        ["git", "cat-file", "--batch"], cwd=path, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert looking.stdin is not None
+    gone = threading.Timer(0.3, looking.stdin.close)
+    if not stays:
+        gone.start()
+    reaping = threading.Thread(target=looking.wait)
+    reaping.start()
+
+    done = khlone("remove", "a", "--json", cwd=project)
+
+    looking.kill()
+    reaping.join()
+    gone.cancel()
+    kept = document(done, "remove", 1 if stays else 0)["kept"]
+    assert [one["code"] for one in kept] == (["session-live"] if stays else [])
+    assert path.exists() is stays
