@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from tests.commands.merging import merge, worked
 from tests.commands.steps import document, new, show, trash
+from tests.faults.lab import customized
 from tests.support import Commit, Git, Khlone
 
 
@@ -137,9 +140,17 @@ def clone_id(khlone: Khlone, project: Path, name: str) -> str:
 
 
 @pytest.fixture
-def stray() -> Iterator[Callable[..., Path]]:
-    """Makes a temporary folder of a clone that nobody knows, last changed so many days ago."""
+def stray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Makes a temporary folder of a clone that nobody knows, last changed so many days ago.
+
+    In a place of the test's own, where the doctors of other tests do not come by.
+    """
     made = []
+    root = Path(tempfile.mkdtemp(prefix="k", dir="/tmp"))
+    made.append(root)
+    site = customized(tmp_path / "site", f"import khlone.config_dir as c\nc._TEMP = {str(root)!r}\n")
+    monkeypatch.setenv("PYTHONPATH", site["PYTHONPATH"])
+    monkeypatch.setattr(sys.modules[__name__], "TEMP", root / f"khlone-{os.geteuid()}")
 
     def make(*files: str, days: float = 2, name: str | None = None) -> Path:
         place = TEMP / (name or os.urandom(6).hex())

@@ -24,7 +24,7 @@ from tests.support import write
 KILLS = int(os.environ.get("KHLONE_KILLS") or (400 if os.environ.get("KHLONE_TORTURE") else 20))
 SEED = int(os.environ.get("KHLONE_SEED") or 7)
 #: Of ten kills at least so many are inside an open operation, and so many of a command that keeps a journal.
-INSIDE, JOURNALLED = 8, 9
+INSIDE, JOURNALLED = (8 if KILLS >= 100 else 6), 9
 #: No round has taken a tenth of it, on a loaded machine.
 ROUND_S = 60
 #: A process is looked at so often, in seconds: a step of an operation takes some milliseconds.
