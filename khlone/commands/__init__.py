@@ -115,6 +115,24 @@ def _refuse_empty(ctx: click.Context, arguments: Mapping[str, Any]) -> None:
             raise UsageError(f"{parameter.opts[-1]} is empty", hint=f"leave it out, or see {ctx.command_path} -h")
 
 
+def session_options(function: _Function) -> _Function:
+    """What every verb that starts a session lets the user say of its place in line and of its end."""
+    for option in (
+        click.option("--stall", metavar="T", help="End it when nothing was said, read or written for so long."),
+        click.option("--max-time", metavar="T", help="End it after so long (90, 30m, 2h)."),
+        click.option(
+            "--priority",
+            type=click.IntRange(-1000, 1000),
+            default=0,
+            metavar="N",
+            help="A higher one goes first; 0 unless said.",
+        ),
+        click.option("--no-wait", is_flag=True, help="End with 75 rather than wait until there is a place for it."),
+    ):
+        function = option(function)
+    return function
+
+
 def verb(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a function of (Context, **arguments) the command of a verb."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from khlone.commands import Context, verb
+from khlone.commands import Context, session_options, verb
 from khlone.errors import UsageError
 from khlone.output import visible
 
@@ -23,16 +23,7 @@ if TYPE_CHECKING:
 @click.option("--session", metavar="ID", help="Go on with this session of the agent.")
 @click.option("--last", is_flag=True, help="Print the last answer again; waits for one that is still to come.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for the answer: see ask NAME --last.")
-@click.option("--no-wait", is_flag=True, help="End with 75 rather than wait until there is a place for it.")
-@click.option(
-    "--priority",
-    type=click.IntRange(-1000, 1000),
-    default=0,
-    metavar="N",
-    help="A higher one goes first; 0 unless said.",
-)
-@click.option("--max-time", metavar="T", help="End it after so long (90, 30m, 2h).")
-@click.option("--stall", metavar="T", help="End it when nothing was said, read or written for so long.")
+@session_options
 def command(
     context: Context,
     *,

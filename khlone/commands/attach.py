@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from khlone.commands import Context, verb
+from khlone.commands import Context, session_options, verb
 from khlone.errors import UsageError
 from khlone.output import visible
 
@@ -15,16 +15,7 @@ from khlone.output import visible
 @click.argument("name", required=False)
 @click.option("--resume", is_flag=True, help="Let the agent go on with the session of its last answer.")
 @click.option("-d", "--detach", is_flag=True, help="Start it, and come to it later.")
-@click.option("--no-wait", is_flag=True, help="End with 75 rather than wait until there is a place for it.")
-@click.option(
-    "--priority",
-    type=click.IntRange(-1000, 1000),
-    default=0,
-    metavar="N",
-    help="A higher one goes first; 0 unless said.",
-)
-@click.option("--max-time", metavar="T", help="End it after so long (90, 30m, 2h).")
-@click.option("--stall", metavar="T", help="End it when nothing was said, read or written for so long.")
+@session_options
 def command(
     context: Context,
     *,

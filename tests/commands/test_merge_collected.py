@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.merging import Stopping, landed, merge, oid, release_main, shown, worked
-from tests.commands.steps import document, local_state, show
+from tests.commands.steps import document, show
 from tests.faults.lab import open_operations
 from tests.support import KHLONE, Commit, Git, Khlone, write
 
@@ -78,7 +78,9 @@ def test_whoever_comes_after_a_kill_finishes_it(
     assert shown(git, project, "src/app.txt") == "of a\n"
     if where == "checked out":
         assert (project / "notes.txt").read_text() == "my own edit\n"
-        assert local_state(git, project, without=["notes.txt", "untracked.txt"])
+        assert (project / "untracked.txt").read_text() == "mine\n"
+        # Nothing of the landing is left to be committed, nor half written.
+        assert git("diff", "--name-only", "HEAD", cwd=project) == "notes.txt\n"
     assert open_operations(project) == []
 
 
