@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +81,8 @@ class LockedIndex:
 
     def _read_tree(self, one: str, other: str, *, fresh: bool = True) -> Completed:
         if fresh:
+            import shutil
+
             self.drop()
             with contextlib.suppress(FileNotFoundError):
                 # With its times: git tells by them which entries it must look at again.

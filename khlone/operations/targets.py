@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from khlone.app import App
 from khlone.errors import NoSuchRef
 from khlone.model import CloneRecord
-from khlone.operations import landing, names
+from khlone.operations import names
 
 
 def is_gone(app: App, clone: CloneRecord) -> bool:
@@ -23,6 +23,8 @@ def told(target: str) -> str:
 
 def require(app: App, clones: Sequence[CloneRecord], target: str) -> tuple[str, str]:
     """The branch that is the target of clones, and its tip; NoSuchRef names one that is there instead."""
+    from khlone.operations import landing
+
     try:
         return landing.require_branch(app, target)
     except NoSuchRef as error:
