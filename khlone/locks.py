@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from khlone import procfs
 from khlone.errors import Locked, LockLost, NotPermitted, StateUnsafe
 from khlone.files import explained, make_private_dir
 from khlone.model import utc_now
@@ -39,6 +40,8 @@ STATE_WAIT_S = 60.0
 #: Seconds between tries where what is waited for takes seconds itself.
 _LONG_POLL_S = 0.1
 _HOLDER_BYTES = 200
+#: What a holder writes: what it does with its pid, since when, and of which host and pid namespace that pid is.
+_HOLDER = re.compile(r"(?P<does>.*\(pid (?P<pid>\d+))(?P<since>\) since \S+) at (?P<host>\S+)/(?P<namespace>\d+)")
 #: The order in which state locks nest.
 _ORDER = ("landing", "repository")
 
@@ -90,7 +93,7 @@ class Locks:
         return _read_holder(self.operation_path(clone_id))
 
     def operation_holder_pid(self, clone_id: str) -> int | None:
-        """The process that wrote itself into the operation lock of a clone last."""
+        """The process that wrote itself into the operation lock of a clone last, if its number counts here."""
         found = re.search(r"\(pid (\d+)\)", self.operation_holder(clone_id))
         return int(found[1]) if found else None
 
@@ -251,7 +254,8 @@ class Locks:
         return None
 
     def _write_holder(self, descriptor: int) -> None:
-        line = f"{self._command} (pid {os.getpid()}) since {utc_now()}"
+        place = f"{os.uname().nodename}/{procfs.pid_namespace() or 0}"
+        line = f"{self._command} (pid {os.getpid()}) since {utc_now()} at {place}"
         with contextlib.suppress(OSError):
             os.pwrite(descriptor, line.ljust(_HOLDER_BYTES).encode()[:_HOLDER_BYTES] + b"\n", 0)
 
@@ -311,4 +315,16 @@ def _read_holder(path: Path) -> str:
         text = ""
     finally:
         os.close(descriptor)
-    return "".join(letter for letter in text if letter.isprintable()) or "another process"
+    shown = "".join(letter for letter in text if letter.isprintable())
+    found = _HOLDER.fullmatch(shown)
+    if found is None:
+        return shown or "another process"
+    return f"{found['does']}{_elsewhere(found['host'], int(found['namespace']))}{found['since']}"
+
+
+def _elsewhere(host: str, namespace: int) -> str:
+    """Where a pid counts, if not here: another process may have the same number here."""
+    if host != os.uname().nodename:
+        return f" on {host}"
+    ours = procfs.pid_namespace()
+    return " in another pid namespace" if namespace and ours and namespace != ours else ""

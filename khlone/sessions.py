@@ -50,14 +50,6 @@ def boot_id() -> str | None:
     return None
 
 
-@cache
-def pid_namespace() -> int | None:
-    """The inode of the pid namespace that this process's numbers are of, `None` where there is none to tell."""
-    with contextlib.suppress(OSError):
-        return os.stat("/proc/self/ns/pid").st_ino
-    return None
-
-
 def _proc_is_anothers() -> bool:
     """Whether /proc has the numbers of another pid namespace: a new one may still see its parent's."""
     try:
@@ -88,7 +80,7 @@ def identity(pid: int | None = None) -> ProcessIdentity:
         start_ticks=start_ticks(number),
         boot_id=boot_id(),
         host=os.uname().nodename,
-        pid_namespace=pid_namespace(),
+        pid_namespace=procfs.pid_namespace(),
     )
 
 
@@ -98,8 +90,9 @@ def out_of_sight(owner: ProcessIdentity) -> str | None:
         return f"on {owner.host}"
     if _booted_since(owner):
         return None
-    known = owner.pid_namespace is not None and pid_namespace() is not None
-    return "in another pid namespace" if known and owner.pid_namespace != pid_namespace() else None
+    ours = procfs.pid_namespace()
+    known = owner.pid_namespace is not None and ours is not None
+    return "in another pid namespace" if known and owner.pid_namespace != ours else None
 
 
 def _booted_since(owner: ProcessIdentity) -> bool:

@@ -213,6 +213,33 @@ def test_a_holder_is_known_by_its_verb_and_nothing_more(
     held.release()
 
 
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("{host}/{namespace}", "git-khlone new (pid 1) since now"),
+        ("{host}/7", "git-khlone new (pid 1 in another pid namespace) since now"),
+        ("{host}/0", "git-khlone new (pid 1) since now"),
+        ("farhost/{namespace}", "git-khlone new (pid 1 on farhost) since now"),
+    ],
+)
+def test_a_pid_that_does_not_count_here_is_named_with_where_it_does(
+    folder: Path, locks: Locks, place: str, told: str
+) -> None:
+    folder.mkdir(mode=0o700)
+    here = place.format(host=os.uname().nodename, namespace=os.stat("/proc/self/ns/pid").st_ino)
+    locks.operation_path("one").write_text(f"git-khlone new (pid 1) since now at {here}".ljust(200) + "\n")
+
+    assert locks.operation_holder("one") == told
+    assert locks.operation_holder_pid("one") == (1 if "(pid 1)" in told else None)
+
+
+def test_a_holder_of_an_older_khlone_is_named_as_it_wrote_itself(folder: Path, locks: Locks) -> None:
+    folder.mkdir(mode=0o700)
+    locks.operation_path("one").write_text("git-khlone new (pid 1) since now".ljust(200) + "\n")
+
+    assert locks.operation_holder("one") == "git-khlone new (pid 1) since now"
+
+
 def test_nobody_is_named_where_nobody_wrote(folder: Path, locks: Locks) -> None:
     assert locks.operation_holder("one") == "another process"
 

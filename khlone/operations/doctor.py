@@ -150,11 +150,13 @@ def _interrupted(app: App, operation: Operation, *, fix: bool) -> Iterator[Findi
     lock.release()
     if fix:
         return
+    place = sessions.out_of_sight(operation.owner)
+    process = f"pid {operation.owner.pid}" + (f" {place}" if place else "")
     yield Finding(
         code="interrupted-operation",
         severity=Severity.ERROR,
         clone=operation.name,
-        message=f"{operation.kind} was interrupted; its process (pid {operation.owner.pid}) is gone",
+        message=f"{operation.kind} was interrupted; its process ({process}) is gone",
         fix="finish or undo it: git khlone doctor --fix",
     )
 

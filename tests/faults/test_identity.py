@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,15 +146,21 @@ def test_a_holder_in_another_pid_namespace_keeps_its_clone(khlone: Khlone, git: 
         wait_until(lambda: project.with_name("project.clones").joinpath("half/notes.txt").exists() and _any_stopped())
         alone = document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")["findings"]
         held = open_operations(project)
+        refusal = document(khlone("remove", "half", "--json", cwd=project), "remove", 75)["kept"]
     finally:
         child.kill()
         child.wait()
     wait_until(lambda: not _any_stopped())
 
+    told = document(khlone("doctor", "--json", cwd=project), "doctor", 1)["findings"]
     mended = document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")["findings"]
 
     assert alone == []
     assert held == [("create", "half")]
+    # The holder's own number, which here is that of init.
+    assert [one["code"] for one in refusal] == ["clone-busy"]
+    assert re.search(r"new \(pid \d+ in another pid namespace\)", refusal[0]["message"]), refusal
+    assert re.search(r"\(pid \d+ in another pid namespace\) is gone", told[0]["message"]), told
     assert [(one["code"], one["fixed"]) for one in mended] == [("interrupted-operation", True)]
     assert footprint(git, project) == before
 
