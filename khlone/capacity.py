@@ -191,10 +191,16 @@ def _from_proc() -> Iterable[_Seen]:
         cwd = ""
         variables: dict[str, str] = {}
         with contextlib.suppress(OSError):
-            cwd = os.readlink(f"/proc/{name}/cwd")
+            cwd = _as_it_was(os.readlink(f"/proc/{name}/cwd"))
         with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as stream:
             variables = _markers(stream.read(_MOST_ENVIRONMENT))
         yield _Seen(pid=int(name), parent=int(fields[1]), cwd=cwd, variables=variables)
+
+
+def _as_it_was(cwd: str) -> str:
+    """The name of a working folder that was deleted under its process, as it was before."""
+    name = cwd.removesuffix(" (deleted)")
+    return cwd if name != cwd and os.path.lexists(cwd) else name
 
 
 def _markers(environment: bytes) -> dict[str, str]:

@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from khlone import files, values, worktrees
+from khlone import files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, Finding, Severity
-from khlone.operations import admin_files, astray, copied, journal, targets, undo
+from khlone.operations import admin_files, astray, copied, journal, names, targets, undo
 from khlone.operations.create import lock_reason
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
@@ -81,8 +81,21 @@ def _examine_head(app: App, clone: CloneRecord, entry: AdminEntry | None) -> Ite
 
 
 def _examine_worktree(app: App, clone: CloneRecord, admin: Path) -> Iterator[Finding]:
+    here = app.location.worktree
+    if here is not None and worktrees.is_linked(here, admin) and _are_two(here, clone.path):
+        yield Finding(
+            code="worktree-twice",
+            severity=Severity.WARNING,
+            clone=clone.name,
+            message=f"{here} shares HEAD and index with {clone.path}, which is its worktree",
+            fix=f"bring what is wanted of its files to {clone.path}, then delete {here}",
+        )
     if not files.exists(clone.path) or _is_empty_dir(clone.path):
-        yield _error(clone, "worktree-missing", f"{clone.path} is gone", "check it out again")
+        left = [str(process) for process in sessions.processes_inside(clone.path)]
+        told = f"; still at work where it was: {names.listed(left)}" if left else ""
+        way = "check it out again; where it was only moved: git khlone doctor --fix in it, wherever it is"
+        way += f"; {names.listed(left)} will not see the new one" if left else ""
+        yield _error(clone, "worktree-missing", f"{clone.path} is gone{told}", way)
     elif not worktrees.is_linked(clone.path, admin):
         message = f"the .git file in {clone.path} does not point at {admin}"
         copy = copied.find(app, clone, admin)
@@ -99,6 +112,14 @@ def _examine_worktree(app: App, clone: CloneRecord, admin: Path) -> Iterator[Fin
             yield _error(clone, "worktree-foreign", message, "look at it by hand")
     elif _is_whole(admin) and not _is_whole_index(admin / "index"):
         yield _error(clone, "index-damaged", "its index is missing or damaged", "set it aside and read it from HEAD")
+
+
+def _are_two(here: Path, there: Path) -> bool:
+    """Whether these are two folders, both of them there."""
+    try:
+        return not os.path.samefile(here, there)
+    except OSError:
+        return False
 
 
 def _is_whole(admin: Path) -> bool:
