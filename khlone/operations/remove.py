@@ -124,6 +124,7 @@ def remove_one(
         written: dict[str, object] = {
             "operation": now.trash,
             "clone": journal.to_json(clone),
+            "state": clone.state.value,
             "head": now.head,
             "delete_branch": now.delete_branch,
             "untracked": len(now.changes.untracked),

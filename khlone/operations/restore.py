@@ -84,6 +84,7 @@ def _reserve(app: App, entry: TrashRecord, undoes: str | None) -> tuple[CloneRec
         plan: dict[str, object] = {
             "operation": journal.new_operation_id(),
             "clone": journal.to_json(clone),
+            "state": _state_before(app, entry).value,
             "trash": entry.id,
             "head": entry.head,
             "snapshot": entry.snapshot,
@@ -101,6 +102,16 @@ def _reserve(app: App, entry: TrashRecord, undoes: str | None) -> tuple[CloneRec
         else:
             return clone, plan, notes
     raise AssertionError("the last try returns or raises")
+
+
+def _state_before(app: App, entry: TrashRecord) -> CloneState:
+    """What the clone was when it was removed, where the journal still knows; what was damaged then is built anew."""
+    removal = app.registry.operation(entry.id)
+    state = removal.plan.get("state") if removal is not None else None
+    if state == CloneState.ADOPTED.value:
+        return CloneState.ADOPTED
+    # A branch that has moved on since it landed was merged, and is not.
+    return CloneState.MERGED if entry.clone.merged_head == entry.head else CloneState.READY
 
 
 def _require_free(clone: CloneRecord, others: Iterable[CloneRecord]) -> None:
@@ -192,8 +203,7 @@ def _advance(
     faults.point("restore.trash-dropped")
     lock.verify()
     with app.registry.transaction() as change:
-        change.move_clone(clone, CloneState.READY)
-        change.note_merged(clone.id, None)
+        change.move_clone(clone, CloneState(str(plan.get("state", CloneState.READY.value))))
         change.delete_trash(trash_id)
         change.end_operation(operation_id, outcome)
     faults.point("restore.ready")

@@ -76,8 +76,17 @@ class Judge:
         return {clone.id: clone for clone in self._app.registry.clones()}
 
     @cached_property
-    def _trashed(self) -> set[str]:
-        return {record.id for record in self._app.registry.trash() if record.clone.state is CloneState.TRASHED}
+    def _trashed(self) -> dict[str, str]:
+        """The trash entry of each clone that is in the trash: the id of its last removal."""
+        records = (one for one in self._app.registry.trash() if one.clone.state is CloneState.TRASHED)
+        return {record.clone.id: record.id for record in records}
+
+    def entry_of(self, removal: Operation) -> str | None:
+        """The trash entry that takes a removal back; another one where the clone came back and went again by `undo`."""
+        entry = self._trashed.get(removal.clone_id)
+        newest = self._newest.get(removal.clone_id)
+        stands = newest is not None and newest.id == removal.id
+        return entry if stands or entry == removal.id else None
 
     def _tip(self, branch: str) -> str | None:
         if branch not in self._tips:
@@ -123,13 +132,23 @@ class Judge:
             return f"it was taken back by {self._undone[operation.id]}"
         kind = operation.kind
         if kind is OperationKind.REMOVE:
-            return None if operation.id in self._trashed else "it is not in the trash any more"
+            return self._obstacle_in_trash(operation)
         if kind is OperationKind.MERGE:
             target = str(operation.plan["target"])
             return None if self._tip(target) == operation.plan["new"] else f"{target} has moved on since"
         if kind in (OperationKind.CREATE, OperationKind.RESTORE, OperationKind.RENAME, OperationKind.SYNC):
             return self._obstacle_in_clone(operation)
         return f"nothing takes back what {kind.value} does"
+
+    def _obstacle_in_trash(self, operation: Operation) -> str | None:
+        if self.entry_of(operation) is not None:
+            return None
+        newest = self._newest.get(operation.clone_id)
+        if newest is not None and newest.id > operation.id:
+            return f"{_shown(newest)} ({newest.id}) came after it"
+        if operation.clone_id in self._trashed:
+            return f"{operation.name} is in the trash by {self._trashed[operation.clone_id]}"
+        return f"{operation.name} is there again" if operation.clone_id in self._clones else "its trash was purged"
 
     def _obstacle_in_clone(self, operation: Operation) -> str | None:
         clone = self._clones.get(operation.clone_id)
@@ -209,9 +228,10 @@ def _undo_create(app: App, operation: Operation, dry_run: bool) -> Undone:
 
 
 def _undo_remove(app: App, operation: Operation, dry_run: bool) -> Undone:
+    entry = Judge(app).entry_of(operation) or operation.id
     if dry_run:
-        return Undone(id=operation.id, kind=operation.kind, clone=restore.find(app, operation.id).clone.name, by=None)
-    restored = restore.restore(app, operation.id, undoes=operation.id)
+        return Undone(id=operation.id, kind=operation.kind, clone=restore.find(app, entry).clone.name, by=None)
+    restored = restore.restore(app, entry, undoes=operation.id)
     for note in restored.notes:
         app.told(note)
     return Undone(id=operation.id, kind=operation.kind, clone=restored.clone.name, by=restored.operation)

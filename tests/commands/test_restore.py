@@ -27,6 +27,7 @@ from tests.commands.steps import (
     trash,
     tree,
 )
+from tests.faults.lab import rows
 from tests.support import Commit, Git, Khlone, write
 
 
@@ -267,6 +268,56 @@ def test_what_came_back_is_a_clone_like_any_other(khlone: Khlone, git: Git, comm
     assert khlone("doctor", cwd=project).code == 0
     assert document(khlone("remove", "a", "--json", cwd=project), "remove")["removed"][0]["branch_deleted"] is True
     git("worktree", "list", cwd=project)
+
+
+def test_a_clone_that_had_landed_comes_back_as_merged_and_lands_no_commit_twice(
+    khlone: Khlone, commit: Commit, project: Path
+) -> None:
+    """Where the last squash was is part of that: without it the second one would conflict with the first."""
+    path = new(khlone, project, "a")
+    commit(path, {"one.txt": "1\n"}, "one")
+    assert khlone("merge", "--squash", "a", cwd=project).code == 0
+    before = show(khlone, project, "a")
+    removed(khlone, project, "a")
+
+    document = restored(khlone, project, "a")
+
+    assert (document["state"], before["state"]) == ("merged", "merged")
+    assert show(khlone, project, "a") == before
+    commit(path, {"one.txt": "2\n"}, "two")
+    assert show(khlone, project, "a")["state"] == "ready"
+    assert khlone("merge", "--squash", "a", cwd=project).code == 0
+    assert (project / "one.txt").read_text() == "2\n"
+
+
+def test_one_that_had_moved_on_since_it_landed_comes_back_as_ready(
+    khlone: Khlone, commit: Commit, project: Path
+) -> None:
+    path = new(khlone, project, "a")
+    commit(path, {"one.txt": "1\n"}, "one")
+    assert khlone("merge", "--squash", "a", cwd=project).code == 0
+    commit(path, {"one.txt": "2\n"}, "two")
+    removed(khlone, project, "a")
+
+    assert restored(khlone, project, "a")["state"] == "ready"
+    assert khlone("merge", "--squash", "a", cwd=project).code == 0
+    assert (project / "one.txt").read_text() == "2\n"
+
+
+@pytest.mark.parametrize("journal", ["known", "lost"])
+def test_an_adopted_worktree_comes_back_as_one(
+    khlone: Khlone, git: Git, project: Path, tmp_path: Path, journal: str
+) -> None:
+    """The control: where the journal forgot its removal it is ready, as any other."""
+    git("worktree", "add", "-q", "-b", "mine", str(tmp_path / "mine"), cwd=project)
+    assert khlone("adopt", str(tmp_path / "mine"), cwd=project).code == 0
+    assert show(khlone, project, "mine")["state"] == "adopted"
+    removed(khlone, project, "mine")
+    if journal == "lost":
+        rows(project, "DELETE FROM operations")
+
+    assert restored(khlone, project, "mine")["state"] == ("adopted" if journal == "known" else "ready")
+    assert khlone("doctor", cwd=project).code == 0
 
 
 # -- which one -----------------------------------------------------------------------------

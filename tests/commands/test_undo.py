@@ -130,6 +130,38 @@ def test_a_restore_is_undone_only_while_the_files_are_what_came_back(
     assert (path / "new.txt").read_text() == "new\n"
 
 
+def test_a_removal_is_undone_though_the_clone_came_back_and_went_again_by_undo(
+    khlone: Khlone, commit: Commit, project: Path
+) -> None:
+    path = worked(khlone, commit, project, "a", {"work.txt": "work\n"})
+    do(khlone, project, "remove", "--force", "a")
+    removal = newest(khlone, project, "remove")
+    do(khlone, project, "restore", "a")
+    restore = newest(khlone, project, "restore")
+
+    while_there = refused(khlone("undo", removal["id"], "--json", cwd=project), "not-undoable")
+    first, second = undo(khlone, project), undo(khlone, project)
+
+    assert f"the restore of a ({restore['id']}) came after it" in while_there["message"]
+    assert [first["undone"]["id"], second["undone"]["id"]] == [restore["id"], removal["id"]]
+    assert (path / "work.txt").read_text() == "work\n"
+    assert trash(khlone, project) == []
+    # In between it was what `log` called undoable, by its own id and not by that of its trash entry.
+    gone = newest(khlone, project, "remove")
+    assert (gone["id"], gone["undoable"]) == (first["by"], False)
+
+
+def test_a_removal_whose_trash_was_purged_is_not_undone_and_says_why(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "a")
+    do(khlone, project, "remove", "a")
+    removal = newest(khlone, project, "remove")
+    do(khlone, project, "prune", "--trash", "--age", "0s")
+
+    error = refused(khlone("undo", removal["id"], "--json", cwd=project), "not-undoable")
+
+    assert "the purge of a" in error["message"]
+
+
 def test_a_rename_is_undone(khlone: Khlone, git: Git, project: Path) -> None:
     path = new(khlone, project, "a")
     before = branches(git, project)
