@@ -228,7 +228,8 @@ class App:
                 f"and SQLite opens no file with a path of more than {_LONGEST_REGISTRY_PATH}",
                 hint="move it to a shorter path",
             )
-        if not self.state_dir.exists():
+        # Also where there is a state already: a repository may have been moved, or be mounted on another machine.
+        if not (mending and self.state_dir.exists()):
             kind = files.network_file_system(self.location.common_dir)
             if kind is not None and not self.settings.allow_network_file_system:
                 raise NetworkFileSystem(self.location.common_dir, kind)

@@ -176,6 +176,13 @@ def make_private_dir(path: Path) -> Path:
             why = f"{folder} cannot be made: {os.strerror(error.errno or 0).lower()}"
             hint = "name a folder of yours: see XDG_STATE_HOME, XDG_CACHE_HOME and HOME"
             raise StateUnsafe(path, why, hint=hint) from error
+    if require_private_dir(path) & 0o077:
+        _tighten(path)
+    return path
+
+
+def require_private_dir(path: Path) -> int:
+    """The mode of a folder; raises StateUnsafe for a link, another user's folder or one that others may write to."""
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise StateUnsafe(path, "it is not a folder")
@@ -184,9 +191,7 @@ def make_private_dir(path: Path) -> Path:
         raise StateUnsafe(path, f"it belongs to user {found.st_uid}", hint=hint)
     if found.st_mode & 0o022:
         raise StateUnsafe(path, "others may write to it", hint=f"look who did, then chmod go-w {path}")
-    if found.st_mode & 0o077:
-        _tighten(path)
-    return path
+    return found.st_mode
 
 
 def owner_of(path: Path) -> str:

@@ -25,6 +25,7 @@ from khlone.operations import (
     inspect,
     journal,
     names,
+    places,
     queue,
     rebuild,
     recovery,
@@ -56,24 +57,29 @@ def diagnose(
     that will not come back: what it began is mended too.
     """
     if not app.state_dir.exists() and not fix:
-        return [*_foreign_entries(app, fix=False), *_git_works(app), *setting_faults.examine(app)]
+        return [*_foreign_entries(app, fix=False), *_surroundings(app)]
     if fix:
         app.prepare_state(mending=True)
     findings = list(_registry(app, fix=fix))
     if any(not finding.fixed and finding.severity is Severity.ERROR for finding in findings):
-        return [*findings, *_foreign_entries(app, fix=fix), *_git_works(app), *setting_faults.examine(app)]
+        return [*findings, *_foreign_entries(app, fix=fix), *_surroundings(app)]
     findings += _operations(app, fix=fix, host_gone=host_gone)
     findings += _foreign_entries(app, fix=fix)
     findings += _clones(app, fix=fix)
     findings += _escapes(app, fix=fix)
     findings += _leftovers(app, fix=fix)
     findings += githooks.examine(app, fix=fix)
-    findings += _git_works(app)
-    findings += setting_faults.examine(app)
+    findings += _surroundings(app)
     findings += _agents(app, offer if fix else _nothing_offered)
     if app.has_registry:
         findings += app.plugins.diagnose(inspect.list_clones(app, status=False))
     return findings
+
+
+def _surroundings(app: App) -> Iterator[Finding]:
+    yield from _git_works(app)
+    yield from setting_faults.examine(app)
+    yield from places.examine(app)
 
 
 def _registry(app: App, *, fix: bool) -> Iterator[Finding]:
