@@ -5,6 +5,7 @@ Nothing is written to find that out: a verb that needs a place refuses, and this
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,13 @@ from pathlib import Path
 from khlone import files
 from khlone.app import App
 from khlone.config_dir import state_root
-from khlone.errors import KhloneError, NetworkFileSystem
+from khlone.errors import KhloneError, NetworkFileSystem, RegistryNewer
+from khlone.machine_schema import MIGRATIONS
 from khlone.model import Finding, Severity
+
+#: How a file of SQLite's begins, and where the version of its schema stands in it.
+_SQLITE = b"SQLite format 3\0"
+_VERSION = slice(60, 64)
 
 
 def examine(app: App) -> Iterator[Finding]:
@@ -48,6 +54,19 @@ def examine(app: App) -> Iterator[Finding]:
             message=f"{state} lies on {kind}, where locks are not reliable: it holds what sessions share of a machine",
             fix="set XDG_STATE_HOME to a folder on a local disk, before there are clones",
         )
+    yield from _machine(state)
+
+
+def _machine(state: Path) -> Iterator[Finding]:
+    """A machine database of a newer khlone, by its header: to open one with SQLite might change it."""
+    from khlone.machine import DATABASE_FILE
+
+    path = state / DATABASE_FILE
+    with contextlib.suppress(OSError), open(path, "rb") as stream:
+        head = stream.read(_VERSION.stop)
+        version = int.from_bytes(head[_VERSION])
+        if head.startswith(_SQLITE) and version > len(MIGRATIONS):
+            yield _error(RegistryNewer(path, version, len(MIGRATIONS)))
 
 
 def _writable(path: Path, private: Path) -> Iterator[Finding]:
