@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from khlone import discovery, files, repository, settings, worktrees
+from khlone import discovery, files, mounts, repository, settings, worktrees
 from khlone.config_dir import ConfigDirs, cache_root, state_root
 from khlone.errors import KhloneError, NetworkFileSystem, NoSuchClone, NotPermitted, RepositoryUnsupported, UsageError
 from khlone.model import CloneRecord, Location
@@ -230,7 +230,7 @@ class App:
             )
         # Also where there is a state already: a repository may have been moved, or be mounted on another machine.
         if not (mending and self.state_dir.exists()):
-            kind = files.network_file_system(self.location.common_dir)
+            kind = mounts.network_type(self.location.common_dir)
             if kind is not None and not self.settings.allow_network_file_system:
                 raise NetworkFileSystem(self.location.common_dir, kind)
         with files.explained(self.state_dir):

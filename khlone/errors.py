@@ -709,16 +709,21 @@ class HasChanges(KhloneError):
 
     code = "has-changes"
 
-    def __init__(self, name: str, paths: Sequence[str], stashes: int) -> None:
-        parts = [f"uncommitted work in {_some(paths)}"] if paths else []
+    def __init__(self, name: str, paths: Sequence[str], stashes: Sequence[str]) -> None:
+        parts, stay = [], []
+        if paths:
+            parts.append(f"uncommitted work in {_some(paths)}")
+            stay.append("it stays in the trash")
         if stashes:
-            parts.append(f"{stashes} stash{'es' if stashes > 1 else ''} of its branch")
+            parts.append(f"{len(stashes)} stash{'es' if len(stashes) > 1 else ''} of its branch ({_some(stashes)})")
+            stay.append("stashes stay in git")
+        first = "commit it" if paths else f"git stash pop {stashes[0].partition(':')[0]} in it and commit that"
         super().__init__(
             f"{name} has {' and '.join(parts)}",
-            hint=f"commit it, or `git khlone remove --force {name}` (it stays in the trash)",
+            hint=f"{first}, or `git khlone remove --force {name}` ({', '.join(stay)})",
             name=name,
             paths=list(paths),
-            stashes=stashes,
+            stashes=len(stashes),
         )
 
 

@@ -11,23 +11,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+from khlone import mounts
 from khlone.errors import LIMITS, DiskFailed, KhloneError, NameTooLong, NoSpace, NotPermitted, OverLimit, StateUnsafe
 
 _CLOEXEC_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NETWORK_TYPES = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "orangefs", "afs"}
-    | {f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph", "rclone", "s3fs", "juicefs")}
-)
-#: How the kernel writes blanks and backslashes in /proc/self/mountinfo.
-_MOUNT_ESCAPE = rb"\\([0-7]{3})"
 #: Folders deeper than this below the one that is deleted are brought up first: each level costs a descriptor.
 _DEEPEST = 100
 
@@ -384,7 +378,7 @@ def remove_tree(path: Path) -> None:
     delete. Raises StateUnsafe, with all of it kept, when a mount point lies inside, and
     with the rest kept when one appears meanwhile.
     """
-    mounted = mount_inside(path)
+    mounted = mounts.inside(path)
     if mounted is not None:
         raise StateUnsafe(mounted, "another file system is mounted there", hint="unmount it, then try again")
     try:
@@ -457,48 +451,19 @@ def _bring_up(descriptor: int, name: str, folder: int, device: int, shown: Path,
 
 def tree_size(path: Path) -> int:
     """Bytes on disk below a folder, following no link; what vanishes meanwhile counts nothing."""
-    total = 0
+    return measure(path)[0]
+
+
+def measure(path: Path, most: int | None = None) -> tuple[int, int]:
+    """`tree_size`, and how many names were seen; no folder is begun once there are `most` of them."""
+    total = seen = 0
     pending = [str(path)]
-    while pending:
+    while pending and (most is None or seen < most):
         with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
             for entry in entries:
+                seen += 1
                 with contextlib.suppress(OSError):
                     total += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(entry.path)
-    return total
-
-
-def mount_inside(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
-    """A mount point below a folder, `None` when there is none or the system does not tell.
-
-    A folder of the same file system that is mounted there too has the device number of
-    what is round it: only the kernel's list gives it away.
-    """
-    root = os.fsencode(os.path.realpath(path)).rstrip(b"/") + b"/"
-    return next((Path(os.fsdecode(place)) for place, _ in _mounts(mounts) if place.startswith(root)), None)
-
-
-def network_file_system(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """The type of the network file system that `path` lies on, `None` when it is local or unknown."""
-    wanted = os.fsencode(os.path.realpath(path))
-    best, kind = b"", None
-    for mounted, found in _mounts(mounts):
-        inside = wanted == mounted or wanted.startswith(mounted.rstrip(b"/") + b"/")
-        if inside and len(mounted) >= len(best):
-            best, kind = mounted, found
-    return kind if kind in _NETWORK_TYPES else None
-
-
-def _mounts(mounts: Path) -> Iterator[tuple[bytes, str]]:
-    """Every mount point with the type of what is mounted, in the order of mounting."""
-    try:
-        lines = mounts.read_bytes().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        left, _, right = line.partition(b" - ")
-        fields = left.split()
-        if len(fields) >= 5 and right:
-            place = re.sub(_MOUNT_ESCAPE, lambda escaped: bytes([int(escaped[1], 8)]), fields[4])
-            yield place, os.fsdecode(right.split()[0])
+    return total, seen

@@ -619,55 +619,6 @@ def test_size_counts_what_is_there_and_follows_no_link(tmp_path: Path) -> None:
     assert files.tree_size(tmp_path / "absent") == 0
 
 
-# -- which file system ---------------------------------------------------------------------
-
-
-def mounts(tmp_path: Path, *lines: tuple[str, str]) -> Path:
-    """A mountinfo file: (mount point as the kernel writes it, type)."""
-    path = tmp_path / "mountinfo"
-    path.write_text(
-        "".join(
-            f"{number} 1 0:{number} / {point} rw,relatime shared:1 - {kind} some:/where rw,vers=4\n"
-            for number, (point, kind) in enumerate(lines, start=20)
-        )
-    )
-    return path
-
-
-@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "lustre"])
-def test_a_network_file_system_is_recognized(tmp_path: Path, kind: str) -> None:
-    found = mounts(tmp_path, ("/", "ext4"), ("/srv/shared", kind))
-
-    assert files.network_file_system(Path("/srv/shared/project/.git"), mounts=found) == kind
-    assert files.network_file_system(Path("/srv/shared"), mounts=found) == kind
-    assert files.network_file_system(Path("/srv/shared-not"), mounts=found) is None
-    assert files.network_file_system(Path("/srv"), mounts=found) is None
-
-
-@pytest.mark.parametrize(("written", "name"), [(r"\040", " "), (r"\011", "\t"), (r"\134", "\\"), (r"\012", "\n")])
-def test_a_mount_point_with_odd_letters_is_recognized(tmp_path: Path, written: str, name: str) -> None:
-    found = mounts(tmp_path, ("/", "ext4"), (f"/srv/our{written}disk", "nfs4"))
-
-    assert files.network_file_system(Path(f"/srv/our{name}disk/project"), mounts=found) == "nfs4"
-    assert files.network_file_system(Path("/srv/our"), mounts=found) is None
-
-
-def test_the_innermost_and_last_mount_decides(tmp_path: Path) -> None:
-    inner = mounts(tmp_path, ("/", "nfs4"), ("/srv/local", "ext4"))
-    assert files.network_file_system(Path("/srv/local/a"), mounts=inner) is None
-    assert files.network_file_system(Path("/srv/a"), mounts=inner) == "nfs4"
-
-    over = mounts(tmp_path, ("/", "ext4"), ("/srv", "ext4"), ("/srv", "cifs"))
-    assert files.network_file_system(Path("/srv/a"), mounts=over) == "cifs"
-
-
-def test_without_a_table_of_mounts_or_with_an_odd_one_nothing_is_claimed(tmp_path: Path) -> None:
-    (tmp_path / "odd").write_bytes(b"\xff\nfew words\n1 2 3 4 /srv - \n")
-
-    assert files.network_file_system(tmp_path, mounts=tmp_path / "absent") is None
-    assert files.network_file_system(Path("/srv"), mounts=tmp_path / "odd") is None
-
-
 # -- durability ----------------------------------------------------------------------------
 
 

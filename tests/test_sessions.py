@@ -351,7 +351,7 @@ def test_a_git_that_names_a_folder_is_found_and_others_are_not(repository: Path)
 HIDDEN = """
 import os, sys
 from pathlib import Path
-from khlone import files, sessions
+from khlone import files, mounts, sessions
 from khlone.locks import Locks
 from khlone.registry import Registry
 here = Path.cwd()
@@ -362,7 +362,7 @@ assert sessions.processes_inside(here) == []
 assert sessions.git_processes_near([here]) == []
 assert sessions.session_processes(sessions.identity(), known=set()) == []
 assert sessions.end_processes([sessions.FoundProcess(pid=os.getpid(), name="x", created=1.0)]) == []
-assert files.network_file_system(here) is None
+assert mounts.network_type(here) is None
 files.make_private_dir(here / "state")
 files.write_atomic(here / "state" / "file", b"")
 (here / "tree" / "deep").mkdir(parents=True)

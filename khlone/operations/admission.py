@@ -8,7 +8,6 @@ start: otherwise a machine that others have filled would never let anything begi
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from khlone.app import App
 from khlone.errors import NoRoom
 from khlone.headroom import Headroom
 from khlone.machine import WAITING, Lease, Machine
+from khlone.operations.names import sized
 from khlone.operations.turns import NO_PLACE as NO_PLACE
 from khlone.operations.turns import Blocker, Wish, hold, holders_of, open_machine
 from khlone.operations.turns import Place as Place
@@ -37,7 +37,6 @@ _WIDEN_S = 30.0
 _FULL_PERCENT = 1.0
 #: Where the kernel tells no pressure, less memory than this share of all of it is taken for such.
 _SCARCE = 0.05
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +124,7 @@ def _reserved(machine: Machine, request: Request, limits: Limits) -> int:
         return 0
     memory, most = machine.expected_bytes(request.kind) or limits.each_bytes, limits.memory_bytes
     if most is not None and memory > most:
-        why = f"a session of kind {request.kind} takes {shown(memory)} and khlone.limits.memory is {shown(most)}"
+        why = f"a session of kind {request.kind} takes {sized(memory)} and khlone.limits.memory is {sized(most)}"
         raise NoRoom(request.name, why, never=True)
     return memory
 
@@ -237,7 +236,7 @@ def _memory(lease: Lease, holders: Sequence[Lease], limits: Limits, found: Headr
     reserved = sum(max(one.memory_bytes, one.used_bytes) for one in holders)
     wanted, most = lease.memory_bytes, limits.memory_bytes
     if most is not None and reserved + wanted > most:
-        reason = f"{shown(wanted)} more than the {shown(reserved)} that are reserved pass {shown(most)}"
+        reason = f"{sized(wanted)} more than the {sized(reserved)} that are reserved pass {sized(most)}"
         return Blocker(word="memory", reason=f"{reason} (khlone.limits.memory)")
     if found.available_bytes is None:
         return None
@@ -250,8 +249,8 @@ def _memory(lease: Lease, holders: Sequence[Lease], limits: Limits, found: Headr
         return None
     return Blocker(
         word="memory",
-        reason=f"{shown(wanted)} of memory is wanted, and of {shown(found.available_bytes)} that are available "
-        f"sessions may still take {shown(growth)}, with {shown(kept)} kept free (khlone.limits.reserve)",
+        reason=f"{sized(wanted)} of memory is wanted, and of {sized(found.available_bytes)} that are available "
+        f"sessions may still take {sized(growth)}, with {sized(kept)} kept free (khlone.limits.reserve)",
     )
 
 
@@ -273,7 +272,7 @@ def _pressure(limits: Limits, found: Headroom) -> Blocker | None:
     if some is None:
         total, available = found.total_bytes, found.available_bytes
         if total is not None and available is not None and available < total * _SCARCE:
-            return Blocker(word="pressure", reason=f"{shown(available)} of {shown(total)} of memory are left")
+            return Blocker(word="pressure", reason=f"{sized(available)} of {sized(total)} of memory are left")
         return None
     if some >= limits.pressure_percent or (full is not None and full >= _FULL_PERCENT):
         return Blocker(
@@ -285,13 +284,6 @@ def _pressure(limits: Limits, found: Headroom) -> Blocker | None:
 
 def _disk(limits: Limits, free: int | None) -> Blocker | None:
     if free is not None and free < limits.disk_bytes:
-        reason = f"{shown(free)} of disk are free, and {shown(limits.disk_bytes)} are kept (khlone.limits.disk)"
+        reason = f"{sized(free)} of disk are free, and {sized(limits.disk_bytes)} are kept (khlone.limits.disk)"
         return Blocker(word="disk", reason=reason)
     return None
-
-
-def shown(size: int) -> str:
-    """Bytes for people."""
-    if size < _MIB:
-        return f"{math.ceil(size / 1024)} KiB"
-    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{math.ceil(size / _MIB)} MiB"

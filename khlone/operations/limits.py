@@ -12,7 +12,8 @@ from khlone import api_rows, headroom
 from khlone.api_rows import ApiLimit, Used
 from khlone.machine import WAITING, Lease
 from khlone.operations import admission, turns
-from khlone.operations.admission import Limits, reserve_bytes, shown
+from khlone.operations.admission import Limits, reserve_bytes
+from khlone.operations.names import sized
 from khlone.settings import Settings
 from khlone.values import dataclass
 
@@ -153,10 +154,10 @@ def _carries(facts: Facts, limits: Limits, reserve: int, agent: str, learned: in
         if limits.memory_bytes is not None:
             usable = min(usable, limits.memory_bytes)
         by_memory = max(1, usable // each)
-        held_back = f"{shown(facts.memory_bytes)} less {shown(reserve)} kept free"
+        held_back = f"{sized(facts.memory_bytes)} less {sized(reserve)} kept free"
         if limits.memory_bytes is not None:
-            held_back += f", at most {shown(limits.memory_bytes)} by khlone.limits.memory"
-        lines.append(f"memory: ({held_back}) / {shown(each)} for {agent} ({source}) = {by_memory}")
+            held_back += f", at most {sized(limits.memory_bytes)} by khlone.limits.memory"
+        lines.append(f"memory: ({held_back}) / {sized(each)} for {agent} ({source}) = {by_memory}")
     if limits.sessions is not None:
         lines.append(f"khlone.limits.sessions = {limits.sessions}")
     if limits.of_kind is not None:

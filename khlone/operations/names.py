@@ -6,6 +6,7 @@ never something that git or a shell reads in another way.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from khlone.app import App
 from khlone.errors import IllegalName, UsageError
 
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}\Z", re.ASCII)
+_MIB = 1 << 20
 _HEX = re.compile(r"[0-9a-f]{7,64}\Z", re.IGNORECASE)
 _RESERVED = frozenset(
     {"head", "stash", "refs", "worktrees", "khlone", "con", "prn", "aux", "nul"}
@@ -73,3 +75,10 @@ def listed(found: Sequence[str], *, most: int = 5) -> str:
 def shown(text: str) -> str:
     """A text from git, safe to print: control, bidi and undecodable characters are escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def sized(size: int) -> str:
+    """Bytes for people, rounded up."""
+    if size < _MIB:
+        return f"{math.ceil(size / 1024)} KiB"
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{math.ceil(size / _MIB)} MiB"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from khlone import files
+from khlone import files, mounts
 from khlone.app import App
 from khlone.config_dir import state_root
 from khlone.errors import KhloneError, NetworkFileSystem, RegistryNewer
@@ -30,7 +30,7 @@ def examine(app: App) -> Iterator[Finding]:
         return  # In a sandbox all of it is read-only, and meant to be.
     common_dir = app.location.common_dir
     yield from _writable(common_dir, app.state_dir)
-    kind = files.network_file_system(common_dir)
+    kind = mounts.network_type(common_dir)
     if kind is not None:
         is_allowed = app.settings.allow_network_file_system
         refusal = NetworkFileSystem(common_dir, kind)
@@ -46,7 +46,7 @@ def examine(app: App) -> Iterator[Finding]:
         yield _error(error)
         return
     yield from _writable(state, state)
-    kind = files.network_file_system(state)
+    kind = mounts.network_type(state)
     if kind is not None:
         yield Finding(
             code=NetworkFileSystem.code,

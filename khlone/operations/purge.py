@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from khlone import faults, files, values
+from khlone import faults, files, mounts, values
 from khlone.app import App
 from khlone.errors import GitFailed, KhloneError, NoSuchTrash, OnlyCopy, StateUnsafe
 from khlone.locks import HeldLock
@@ -70,7 +70,7 @@ def require_second_copy(app: App, entry: TrashRecord) -> None:
     Ignored files do not count, nor do submodules; a repository inside that is neither does.
     """
     folder = trash_folder(app, entry.clone.id, entry.id)
-    mounted = files.mount_inside(folder)
+    mounted = mounts.inside(folder)
     if mounted is not None:
         raise StateUnsafe(mounted, "another file system is mounted there")
     if not files.exists(folder / "worktree"):

@@ -63,6 +63,10 @@ from khlone.repository import RefUpdate, null_oid
 _LOOK_S = 1.0
 _POLL_S = 0.05
 
+#: How many ignored files and folders are listed with their sizes, and after how many names in one it is big.
+_LISTED = 5
+_WEIGHED = 5000
+
 REMOVABLE = (CloneState.READY, CloneState.MERGED, CloneState.BROKEN, CloneState.FAILED, CloneState.ADOPTED)
 
 
@@ -111,10 +115,8 @@ def remove_one(
         clone = current
         _require_idle(app, clone, force=force and stop, dry_run=dry_run)
         now = plan_remove(app, clone, force=force)
-        if now.changes.ignored:
-            app.told(
-                f"the ignored files of {clone.name} stay with it in the trash: {names.listed(now.changes.ignored)}"
-            )
+        for note in _staying(clone, now.changes):
+            app.told(note)
         if dry_run:
             return Removed(name=clone.name, trash=now.trash, branch_deleted=now.delete_branch)
         if app.plugins.has("khlone_pre_cleanup"):
@@ -162,7 +164,7 @@ def plan_remove(app: App, clone: CloneRecord, *, force: bool, trash: str | None 
     status = _look(app, clone, force=force)
     stashes = changes.stashes_of(app, clone)
     if not force and (status.changes.uncommitted or stashes):
-        raise HasChanges(clone.name, status.changes.uncommitted, len(stashes))
+        raise HasChanges(clone.name, status.changes.uncommitted, stashes)
     integrated = _is_integrated(app, clone, tip)
     if not force:
         if not integrated:
@@ -174,10 +176,36 @@ def plan_remove(app: App, clone: CloneRecord, *, force: bool, trash: str | None 
     return RemovePlan(
         trash=trash or journal.new_operation_id(),
         head=tip or status.head or clone.base,
-        changes=status.changes,
+        changes=values.replace(status.changes, stashes=stashes),
         delete_branch=clone.branch_owned and integrated and tip is not None,
         force=force,
     )
+
+
+def _staying(clone: CloneRecord, found: Changes) -> list[str]:
+    """What is no reason to refuse, or is consented to, and is not in the way of a user's eyes: where it stays."""
+    notes = []
+    if found.ignored:
+        first = found.ignored[:_LISTED]
+        left = len(found.ignored) - len(first)
+        listed = ", ".join(f"{names.shown(name)} ({_weight(clone.path / name)})" for name in first)
+        more = f" and {left} more" if left else ""
+        notes.append(f"the ignored files of {clone.name} stay with it in the trash: {listed}{more}")
+    if found.stashes:
+        notes.append(f"the stashes of its branch stay in git, for every worktree: {names.listed(found.stashes)}")
+    return notes
+
+
+def _weight(path: Path) -> str:
+    """What a file or a folder takes on disk, as far as a look at it that takes no time can tell."""
+    try:
+        size = os.lstat(path).st_blocks * 512
+    except OSError:
+        return "gone"
+    if path.is_symlink() or not path.is_dir():
+        return names.sized(size)
+    below, seen = files.measure(path, _WEIGHED)
+    return f"{'more than ' if seen >= _WEIGHED else ''}{names.sized(size + below)}"
 
 
 def _look(app: App, clone: CloneRecord, *, force: bool) -> changes.Status:

@@ -369,12 +369,20 @@ def test_an_edit_in_the_moment_the_index_was_written_is_in_the_snapshot(
     assert (path / "notes.txt").read_bytes() == edited
 
 
+@pytest.mark.parametrize("inside", ["commits", "staged", "files", "nothing"])
+@pytest.mark.parametrize("place", ["inner", "deep/er/inner"])
 def test_a_repository_inside_that_git_has_no_copy_of_keeps_the_entry(
-    khlone: Khlone, git: Git, commit: Commit, project: Path
+    khlone: Khlone, git: Git, commit: Commit, project: Path, inside: str, place: str
 ) -> None:
+    """Without a commit of its own git takes it for a folder like any other, or fails of it."""
     path = new(khlone, project, "a")
-    git("init", "-q", "inner", cwd=path)
-    commit(path / "inner", {"inner.txt": "inner\n"}, "inner")
+    git("init", "-q", place, cwd=path)
+    write(path / place, {} if inside == "nothing" else {"inner.txt": "inner\n"})
+    if inside == "commits":
+        commit(path / place, {"inner.txt": "inner\n"}, "inner")
+    elif inside == "staged":
+        git("add", "inner.txt", cwd=path / place)
+    whole = tree(path)
     khlone("remove", "--force", "a", cwd=project)
     before = tree(project / ".git/khlone/trash")
 
@@ -383,10 +391,10 @@ def test_a_repository_inside_that_git_has_no_copy_of_keeps_the_entry(
 
     assert (found["purged"], kept(found)) == ([], {"a": "only-copy"})
     assert dry == found
-    assert "inner/" in found["kept"][0]["message"]
+    assert f"{place.split('/')[0]}/" in found["kept"][0]["message"]
     assert tree(project / ".git/khlone/trash") == before
     assert khlone("restore", "a", cwd=project).code == 0
-    assert (path / "inner/inner.txt").read_text() == "inner\n"
+    assert tree(path) == whole
 
 
 @pytest.mark.parametrize("readable", [True, False], ids=["readable", "unreadable"])

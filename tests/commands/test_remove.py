@@ -309,11 +309,56 @@ def test_ignored_files_are_no_reason_and_are_told_and_kept(khlone: Khlone, git: 
     done = khlone("remove", "a", cwd=project)
 
     assert done.code == 0, done.err
-    assert "secret.log" in done.err
+    assert "secret.log (4 KiB)" in done.err
     folder = _trashed(git, project)
     assert (folder / "worktree/secret.log").read_text() == "secret\n"
     (entry,) = trash(khlone, project)
     assert entry["holds"]["ignored"] == 2
+
+
+def test_ignored_files_are_told_with_what_each_takes_and_a_big_folder_is_not_counted_to_its_end(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    commit(project, {".gitignore": "*.log\ndeps/\ndata/\n"}, "ignored")
+    path = new(khlone, project, "a")
+    write(path, {"app.log": b"x" * 3_000_000, "data/rows.db": b"x" * 5_000_000, **{f"z{n}.log": "" for n in range(4)}})
+    deps = path / "deps"
+    deps.mkdir()
+    for number in range(6000):
+        (deps / f"{number}").symlink_to("nowhere")
+
+    dry = khlone("remove", "--dry-run", "a", cwd=project).err
+    done = khlone("remove", "a", cwd=project).err
+
+    for told in (dry, done):
+        (line,) = [line for line in told.splitlines() if "the ignored files of a stay with it in the trash" in line]
+        assert "app.log (3 MiB), data/ (5 MiB), deps/ (more than " in line
+        assert line.endswith("and 2 more")
+    assert len(list((_trashed(git, project) / "worktree" / "deps").iterdir())) == 6000
+
+
+def test_stashes_of_the_branch_are_named_when_it_is_refused_and_when_it_goes(
+    khlone: Khlone, git: Git, project: Path
+) -> None:
+    path = new(khlone, project, "a")
+    for number in range(2):
+        write(path, {"notes.txt": f"stashed {number}\n"})
+        git("stash", "push", "-q", "-m", f"idea {number}", cwd=path)
+    write(project, {"notes.txt": "mine\n"})
+    git("stash", "push", "-q", "-m", "not of the clone", cwd=project)
+    stashes = git("stash", "list", cwd=project)
+
+    refusal = khlone("remove", "a", cwd=project)
+    forced = khlone("remove", "--force", "a", cwd=project)
+
+    assert (refusal.code, forced.code) == (1, 0)
+    assert "2 stashes of its branch (stash@{1}: On a: idea 1, stash@{2}: On a: idea 0)" in refusal.err
+    assert "git stash pop stash@{1} in it" in refusal.err
+    assert "stash@{1}: On a: idea 1, stash@{2}: On a: idea 0" in forced.err
+    assert "not of the clone" not in refusal.err + forced.err
+    assert git("stash", "list", cwd=project) == stashes
+    git("gc", "-q", "--prune=now", cwd=project)
+    assert git("show", "stash@{1}:notes.txt", cwd=project) == "stashed 1\n"
 
 
 # -- the branch ----------------------------------------------------------------------------
