@@ -125,7 +125,8 @@ class AgentProfile:
     reach the program. `key_variables` hold keys that bill by use: an inherited one is
     taken away unless it was chosen; the first gets a key that was assigned to a clone.
     `token_variables` hold long-lived tokens of a subscription, or choose another provider:
-    with one of them no login is needed.
+    with one of them no login is needed; an assigned key that begins with one of
+    `token_prefixes` is such a token and goes into the first of them.
 
     `home` is the user's own config dir, `items` what of it goes where. `locks` are names
     of lock files and folders of the program, which khlone never makes. `own_hooks` are
@@ -148,6 +149,7 @@ class AgentProfile:
     credential_variables: Sequence[str] = ()
     key_variables: Sequence[str] = ()
     token_variables: Sequence[str] = ()
+    token_prefixes: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     strip: Sequence[str] = ()
     home: Path | None = None

@@ -53,7 +53,8 @@ def apply(
     """The variables to take away from what is inherited, and those to add; raises KeyNotUsable."""
     source = _assigned(app, clone, profile)
     if source is not None:
-        return set(profile.key_variables), {profile.key_variables[0]: _value(app, clone, source)}
+        key = _value(app, clone, source)
+        return set(_accepted(profile)), {_variable(profile, key): key}
     if app.settings.inherits_key(profile.name):
         return set(), {}
     taken = {name for name in profile.key_variables if inherited.get(name)}
@@ -85,6 +86,11 @@ def _assigned(app: App, clone: CloneRecord, profile: AgentProfile) -> Mapping[st
     if source is None:
         raise KeyNotUsable(clone.name, f"{place} is damaged")
     return source
+
+
+def _variable(profile: AgentProfile, key: str) -> str:
+    is_token = bool(profile.token_variables) and key.startswith(tuple(profile.token_prefixes))
+    return profile.token_variables[0] if is_token else profile.key_variables[0]
 
 
 def _value(app: App, clone: CloneRecord, source: Mapping[str, object]) -> str:

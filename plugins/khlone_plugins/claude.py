@@ -159,6 +159,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
         credential_variables=(_STORE,),
         key_variables=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
         token_variables=("CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"),
+        token_prefixes=("sk-ant-oat",),
         environment=ENVIRONMENT,
         strip=STRIPPED,
         home=None if user is None else user.config,

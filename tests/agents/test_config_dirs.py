@@ -339,6 +339,26 @@ def test_a_key_is_read_anew_and_can_be_taken_away(khlone: Khlone, repository: Pa
     assert "ANTHROPIC_API_KEY" not in none
 
 
+def test_a_subscription_token_of_a_clones_own_is_given_as_one_and_is_the_only_one(
+    khlone: Khlone, repository: Path, home: Path, tmp_path: Path
+) -> None:
+    token = f"sk-ant-oat01-{CANARY}"
+    (tmp_path / "token").touch(0o600)
+    (tmp_path / "token").write_text(token)
+    new(khlone, repository, "one", "--agent", "claude")
+    new(khlone, repository, "two", "--agent", "claude")
+    inherited = {"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-inherited"}
+
+    assert khlone("agents", "key", "one", "--file", str(tmp_path / "token"), cwd=repository).code == 0
+    found = inside(khlone, repository, "one", inherited)
+
+    assert (found.get("CLAUDE_CODE_OAUTH_TOKEN"), found.get("ANTHROPIC_API_KEY")) == (token, None)
+    assert inside(khlone, repository, "two", inherited)["CLAUDE_CODE_OAUTH_TOKEN"] == "sk-ant-oat01-inherited"
+    (tmp_path / "token").write_text(CANARY)
+    found = inside(khlone, repository, "one", inherited)
+    assert (found.get("CLAUDE_CODE_OAUTH_TOKEN"), found.get("ANTHROPIC_API_KEY")) == (None, CANARY)
+
+
 @pytest.mark.parametrize("case", ["open to others", "missing", "two lines", "empty", "fails", "no command"])
 def test_a_key_that_cannot_be_had_is_refused_and_not_shown(
     khlone: Khlone, repository: Path, home: Path, tmp_path: Path, case: str
