@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 from khlone.database import raw
 from khlone.model import utc_now
@@ -19,6 +20,8 @@ FORGOTTEN_S = 3600.0
 #: Hits so close together that the second pauses for longer than the first, in seconds.
 _AGAIN_S = 600.0
 _LONGEST_PAUSE_S = 900.0
+#: What was noted so many seconds ahead of now was noted by another clock.
+_SLACK_S = 60.0
 _KEPT_MINUTES = 2 * 24 * 60
 
 
@@ -86,18 +89,26 @@ def limit(connection: sqlite3.Connection, credential: str) -> ApiLimit | None:
 
 def limits(connection: sqlite3.Connection) -> list[ApiLimit]:
     """Every credential that is limited or has been of late."""
-    rows = connection.execute("SELECT * FROM api_limits WHERE until >= ?", (time.time() - FORGOTTEN_S,))
+    now = time.time()
+    rows = connection.execute("SELECT * FROM api_limits WHERE until >= ?", (now - FORGOTTEN_S,))
     return [
         ApiLimit(
             credential=row["credential"],
             status=row["status"],
-            until_s=row["until"],
+            until_s=_until(row, now),
             reason=row["reason"],
             hits=row["hits"],
             noted_at=row["noted_at"],
         )
         for row in rows
     ]
+
+
+def _until(row: sqlite3.Row, now_s: float) -> float:
+    """When it lifts: now, where it was noted by a clock that has been set back since, so that one may try."""
+    until: float = row["until"]
+    noted_s = datetime.fromisoformat(row["noted_at"]).timestamp()
+    return until if noted_s <= now_s + _SLACK_S else min(until, now_s)
 
 
 def add_used(connection: sqlite3.Connection, used: Used, *, minute: int | None = None) -> None:

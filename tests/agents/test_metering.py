@@ -19,6 +19,7 @@ from khlone.operations.admission import allowed
 from khlone.profiles import AgentReading
 from tests.agents.steps import on_path, program
 from tests.commands.steps import document, new, refused
+from tests.faults.test_clock import clock
 from tests.support import Khlone, write
 
 NOW = 1_800_000_000.0
@@ -139,9 +140,17 @@ def fake(tmp_path: Path) -> Path:
     return folder
 
 
-def ask(khlone: Khlone, where: Path, name: str, fake: Path, *words: str, key: str = "sk-ant-one") -> Any:
+def ask(
+    khlone: Khlone,
+    where: Path,
+    name: str,
+    fake: Path,
+    *words: str,
+    key: str = "sk-ant-one",
+    env: Mapping[str, str] | None = None,
+) -> Any:
     """One headless run of the agent."""
-    environment = {**on_path(fake), "ANTHROPIC_API_KEY": key}
+    environment = {**on_path(fake), "ANTHROPIC_API_KEY": key, **(env or {})}
     command = ("exec", name, *words, "--json", "--", "claude", "-p", "hello")
     return khlone(*command, cwd=where, env=environment)
 
@@ -176,6 +185,22 @@ def test_a_limit_that_one_session_meets_holds_the_next_of_that_login_back(
     assert (limit["status"], limit["lifted"], limit["allowed"]) == (429, False, 0)
     state = (Path(os.environ["XDG_STATE_HOME"]) / "khlone" / "machine.sqlite3").read_bytes()
     assert b"sk-ant" not in state
+
+
+def test_a_limit_that_was_noted_before_the_clock_was_set_back_lets_one_try(
+    khlone: Khlone, repository: Path, clone: Path, fake: Path, tmp_path: Path
+) -> None:
+    """By the clock of now it would lift in three days, and by the one that noted it in ten minutes."""
+    event = {"type": "system", "subtype": "api_retry", "error_status": 429, "headers": {"retry-after": 600}}
+    write(fake, {"says": json.dumps(event) + "\n", "code": "1"})
+    assert ask(khlone, repository, "one", fake).code == 1
+    write(fake, {"says": "", "code": "0"})
+
+    control = ask(khlone, repository, "one", fake, "--no-wait")
+    done = ask(khlone, repository, "one", fake, "--no-wait", env=clock(tmp_path / "site", days=-3))
+
+    refused(control, "no-room", 75)
+    assert done.code == 0, done
 
 
 def test_a_session_waits_until_the_limit_lifts(khlone: Khlone, repository: Path, clone: Path, fake: Path) -> None:
