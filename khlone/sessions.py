@@ -299,6 +299,24 @@ def _running(process: psutil.Process) -> bool:
         return False
 
 
+def led_by(owner: ProcessIdentity) -> list[FoundProcess]:
+    """What is in the kernel's session that a process leads, khlone itself and its ancestors aside.
+
+    Whoever clears its environment and forks twice stays in it, unless it begins one of its
+    own. Nothing once the leader is gone, or another process has its pid.
+    """
+    if out_of_sight(owner) is not None or _proc_is_anothers() or not may_live(owner):
+        return []
+    ours = {os.getpid(), *_callers()}
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc") if os.path.exists("/proc/self/stat") else ()):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            if int(procfs.stat_fields(name)[3]) == owner.pid and int(name) not in ours:
+                process = find_process(int(name))
+                found += [] if process is None else [process]
+    return found if may_live(owner) else []
+
+
 def git_processes_near(folders: Sequence[Path]) -> list[FoundProcess]:
     """Live git processes that work in one of the folders; used before a stale lock is judged dead."""
     import psutil

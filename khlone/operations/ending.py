@@ -15,7 +15,7 @@ from khlone import sessions
 from khlone.app import App
 from khlone.errors import KhloneError, NoSuchSession, SessionFailed
 from khlone.model import CloneRecord, ProcessIdentity
-from khlone.operations import attending, isolation, standing, steering
+from khlone.operations import attending, isolation, names, standing, steering
 from khlone.operations.standing import SessionReport
 from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
@@ -36,7 +36,10 @@ def stop(app: App, clone: CloneRecord, *, grace_s: float = attending.GRACE_S) ->
     if record is None:
         left = _end_left(app, clone, grace_s=grace_s)
         if left is None:
-            raise NoSuchSession(clone.name, "has no session that runs")
+            others = _unmarked(clone)
+            also = f"; {others} works there without one, and is nobody's to end but yours" if others else ""
+            raise NoSuchSession(clone.name, f"has no session that runs{also}")
+        _tell_of_unmarked(app, clone)
         return left
     place = sessions.out_of_sight(record.owner)
     if place is not None:
@@ -46,7 +49,10 @@ def stop(app: App, clone: CloneRecord, *, grace_s: float = attending.GRACE_S) ->
     deadline = time.monotonic() + grace_s
     told = [one for one in _who_sees_through(record) if _tell(one, signal.SIGTERM)]
     if not told:
+        led = sessions.led_by(record.owner)
         steering.stop(clone, record.id, grace_s=grace_s)
+        # What has no mark any more: only a subreaper would have it below itself.
+        sessions.end_processes(led, grace_s=max(0.0, deadline - time.monotonic()))
     for one in told:
         sessions.await_end(one, max(0.0, deadline - time.monotonic()))
     if standing.may_live(record):
@@ -58,6 +64,7 @@ def stop(app: App, clone: CloneRecord, *, grace_s: float = attending.GRACE_S) ->
     attending.end_marked(record.id)
     if not told:
         end_at_level(app, clone, record, None)
+        _tell_of_unmarked(app, clone)
     now = standing.find(app, clone, record.id)
     if now.ended_at is None:
         if standing.may_live(now):
@@ -65,6 +72,18 @@ def stop(app: App, clone: CloneRecord, *, grace_s: float = attending.GRACE_S) ->
         with app.registry.transaction() as change:
             change.end_session(record.id, standing.LOST, None, STOPPED)
     return standing.report(app, clone, standing.find(app, clone, record.id))
+
+
+def _unmarked(clone: CloneRecord) -> str:
+    """What works in a clone's worktree and bears no mark of a session, for people."""
+    return names.listed([str(one) for one in sessions.processes_inside(clone.path)])
+
+
+def _tell_of_unmarked(app: App, clone: CloneRecord) -> None:
+    """After an end that nobody saw through: what may be left of it, as far as can be seen."""
+    others = _unmarked(clone)
+    if others:
+        app.told(f"warning: {others} still works in {clone.name}, without the mark of a session: is it yours?")
 
 
 def make_room(app: App, clone: CloneRecord) -> None:

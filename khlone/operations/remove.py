@@ -266,6 +266,8 @@ def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess
         elif standing.may_live(session):
             found += sessions.session_processes(session.owner, known={process.pid for process in found})
             found += _escaped(session, known={process.pid for process in found})
+            known = {process.pid for process in found}
+            found += [process for process in sessions.led_by(session.owner) if process.pid not in known]
     known = {process.pid for process in found}
     # What has moved elsewhere still has the clone's mark in its environment.
     hidden = (member.pid for member in capacity.members({clone.id: clone.path}) if member.pid not in known)

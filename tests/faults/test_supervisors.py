@@ -127,6 +127,89 @@ def test_one_that_ended_with_nobody_there_is_lost_and_what_it_left_is_ended(
     assert not alive(daemon)
 
 
+#: Forks twice, clears its environment, and goes on in the kernel's session that it is of, or in one of its own.
+HIDES = """
+import os, signal, sys
+if os.fork() == 0:
+    if sys.argv[1] == "own":
+        os.setsid()
+    if os.fork() == 0:
+        os.chdir(sys.argv[2])
+        said = f"echo $$ >{sys.argv[3]}.new && mv {sys.argv[3]}.new {sys.argv[3]}"
+        os.execve("/bin/sh", ["sh", "-c", f"{said}; exec sleep 600"], {})
+    os._exit(0)
+os.wait()
+signal.pause()
+"""
+
+
+def hidden(run: Run, tmp_path: Path, kind: str, place: Path) -> tuple[dict[str, Any], int]:
+    """A session, and the pid of a process that it has started and that bears no mark of it."""
+    session = run("one", [sys.executable, "-c", HIDES, kind, str(place), str(tmp_path / "hidden")])
+    wait_for((tmp_path / "hidden").exists)
+    pid = int((tmp_path / "hidden").read_text())
+    assert pid not in processes_of(session["id"])
+    return session, pid
+
+
+@pytest.mark.parametrize("keepers", ["alive", "dead"])
+@pytest.mark.parametrize(
+    "words", [("stop", "one", "--grace", "1"), ("remove", "--force", "one")], ids=["stop", "remove"]
+)
+def test_what_cleared_its_environment_ends_with_its_session(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path, keepers: str, words: tuple[str, ...]
+) -> None:
+    session, pid = hidden(run, tmp_path, "same", tmp_path)
+    if keepers == "dead":
+        kill_both(session)
+
+    done = khlone(*words, cwd=project)
+
+    assert done.code == 0, done
+    assert not alive(pid)
+    assert "without the mark" not in done.err
+
+
+def test_what_hid_from_everybody_is_told_while_it_works_in_the_clone(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    """It has a session of its own by now: but for its folder nothing tells it from a process of the user's."""
+    place = Path(show(khlone, project, "one")["path"])
+    session, pid = hidden(run, tmp_path, "own", place)
+    kill_both(session)
+
+    try:
+        stopped = khlone("stop", "one", "--grace", "1", cwd=project)
+        again = refused(khlone("stop", "one", "--json", cwd=project), "no-such-session")
+        assert alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid))
+    afterwards = refused(khlone("stop", "one", "--json", cwd=project), "no-such-session")
+
+    assert stopped.code == 0
+    assert f"sleep ({pid}) still works in one, without the mark of a session" in stopped.err
+    assert f"sleep ({pid}) works there without one" in again["message"]
+    assert "works there" not in afterwards["message"], "the control: it is gone"
+
+
+def test_a_process_in_the_clone_that_never_was_of_the_session_is_not_ended(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    """The control of the other kind: it has no mark either, and is the user's."""
+    place = Path(show(khlone, project, "one")["path"])
+    session = run("one", attentive(tmp_path / "end"))
+    with subprocess.Popen(["sleep", "600"], cwd=place) as users:
+        kill_both(session)
+
+        done = khlone("stop", "one", "--grace", "1", cwd=project)
+        lives = users.poll()
+        users.kill()
+
+    assert (done.code, lives) == (0, None)
+    assert not alive(session["pid"])
+
+
 def test_the_end_of_a_session_that_is_killed_is_told(khlone: Khlone, project: Path, run: Run, tmp_path: Path) -> None:
     session = run("one", attentive(tmp_path / "end"))
 
