@@ -128,6 +128,14 @@ def counted(key: str, usage: Mapping[str, object]) -> Tokens:
     )
 
 
+def cost_of(event: Mapping[str, object], reading: AgentReading) -> float | None:
+    """The dollars that an event says it all has cost so far, `None` where it says nothing that can be meant."""
+    cost = at(event, reading.cost_usd) if reading.cost_usd else None
+    if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not math.isfinite(cost) or cost < 0:
+        return None
+    return float(cost)
+
+
 def at(event: Mapping[str, object], path: str) -> object:
     """What stands at a path of keys with dots between; `None` where nothing does."""
     found: object = event

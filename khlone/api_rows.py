@@ -61,16 +61,16 @@ def note_limit(
 ) -> ApiLimit:
     """Write down that a credential is limited; the later end counts.
 
-    Where the API has not told a time (`is_told` false), each hit soon after another pauses
-    for twice as long.
+    Where the API has not told a time (`is_told` false), each hit soon after the end of
+    another pauses for twice as long; those of many sessions at once are one.
     """
     now = time.time()
     found = limit(connection, credential)
     hits = 1
     if found is not None and now - found.until_s < _AGAIN_S:
-        hits = found.hits + 1
+        hits = found.hits + (now >= found.until_s)
         if not is_told:
-            until_s = now + min(_LONGEST_PAUSE_S, (until_s - now) * 2 ** min(found.hits, 8))
+            until_s = now + min(_LONGEST_PAUSE_S, (until_s - now) * 2 ** min(hits - 1, 8))
         until_s = max(until_s, found.until_s)
     connection.execute(
         """INSERT INTO api_limits (credential, status, until, reason, hits, noted_at) VALUES (?, ?, ?, ?, ?, ?)

@@ -142,11 +142,13 @@ def show_environment(context: Context, name: str | None) -> None:
 
 def show_one(context: Context, name: str | None) -> None:
     """Print everything about one clone."""
-    from khlone.operations import inspect
+    from khlone.operations import inspect, usage
 
-    clone = inspect.show_clone(context.app(), name)
+    app = context.app()
+    clone = inspect.show_clone(app, name)
+    used = usage.of_clone(app, clone)
     if context.output.as_json:
-        context.output.document("show", {"clone": clone})
+        context.output.document("show", {"clone": clone, "usage": used})
         return
     for field in field_names(clone):
         value = plain(getattr(clone, field))
@@ -157,6 +159,12 @@ def show_one(context: Context, name: str | None) -> None:
     for session in clone.sessions:
         why = f" ({visible(session.reason)})" if session.reason else ""
         context.output.answer(f"  {session.pid} {session.state}{why}: {visible(' '.join(session.command))}")
+    if used is not None:
+        cost = "" if used.cost_usd is None else f", {used.cost_usd:.4f} USD"
+        tokens = (
+            f"{used.input_tokens} tokens in, {used.output_tokens} out, {used.cache_read_tokens} read from the cache"
+        )
+        context.output.answer(f"{'usage':<11} {used.requests} requests, {tokens}{cost}")
     _show_course(context, clone)
 
 

@@ -26,6 +26,7 @@ import pytest
 from khlone.values import dataclass
 
 if TYPE_CHECKING:
+    from khlone.loopback import TIER_1 as TIER_1
     from khlone.loopback import Accounts as Accounts
     from khlone.loopback import Answer as Answer
     from khlone.loopback import Failure as Failure
@@ -50,6 +51,7 @@ _KIT = frozenset(
         "Loopback",
         "RateLimit",
         "Seen",
+        "TIER_1",
         "Tally",
         "Tokens",
         "install_fake_agent",

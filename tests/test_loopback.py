@@ -136,6 +136,31 @@ def test_a_limit_is_for_each_credential_or_for_all_together(shared: bool, other:
     assert api.tally("sk-dummy").limited == 1
 
 
+def test_what_was_marked_and_read_before_is_free_until_it_is_another() -> None:
+    def asking(system: str, *said: str) -> dict[str, Any]:
+        marked = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
+        return {**HELLO, "system": marked, "messages": [{"role": "user", "content": text} for text in said]}
+
+    with Loopback(caches=True, limit=RateLimit(input_tokens=6000), shared_limit=True) as api:
+        bodies = [asking("x" * 16000, "a" * 400), asking("x" * 16000, "b" * 800), asking("y" * 16000, "a" * 400)]
+        answers = [post(api.url, "/v1/messages", body) for body in bodies]
+        small = post(api.url, "/v1/messages", asking("small", "hello"))
+
+    first, second = (json.loads(one[2])["usage"] for one in answers[:2])
+    assert (first["cache_read_input_tokens"], second["cache_read_input_tokens"]) == (
+        0,
+        first["cache_creation_input_tokens"],
+    )
+    assert 4000 <= first["cache_creation_input_tokens"] < 4100
+    assert second["cache_creation_input_tokens"] == 0
+    assert 190 <= second["input_tokens"] < 300
+    # The third has nothing in common with them, and the limit has no room for all of it.
+    assert [one[0] for one in answers] == [200, 200, 429]
+    assert "cache_read_input_tokens" not in json.loads(small[2])["usage"]
+    tally = api.tally("sk-dummy")
+    assert (tally.cache_read_tokens, tally.cache_creation_tokens) == (second["cache_read_input_tokens"],) * 2
+
+
 # -- tokens ----------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from khlone.loopback.accounts import Accounts as Accounts
 from khlone.loopback.accounts import Tokens as Tokens
 from khlone.loopback.answers import Answer as Answer
 from khlone.loopback.answers import Failure as Failure
+from khlone.loopback.limits import TIER_1 as TIER_1
 from khlone.loopback.limits import RateLimit as RateLimit
 from khlone.loopback.programs import Habits as Habits
 from khlone.loopback.programs import install_fake_agent as install_fake_agent

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from khlone.loopback.caching import Parts
 from khlone.values import dataclass, field
 
 #: An event of a stream: its name and its content.
@@ -65,7 +66,7 @@ class Failure:
         return {"type": "error", "error": {"type": kind, "code": kind, "message": self.message}}
 
 
-def message(answer: Answer, model: str, input_tokens: int) -> dict[str, Any]:
+def message(answer: Answer, model: str, parts: Parts) -> dict[str, Any]:
     """A whole message, as it comes without a stream."""
     content: list[dict[str, Any]] = [{"type": "text", "text": answer.text}]
     content += [
@@ -80,14 +81,22 @@ def message(answer: Answer, model: str, input_tokens: int) -> dict[str, Any]:
         "content": content,
         "stop_reason": "tool_use" if answer.tools else "end_turn",
         "stop_sequence": None,
-        "usage": {"input_tokens": input_tokens, "output_tokens": answer.tokens},
+        "usage": {**_read(parts), "output_tokens": answer.tokens},
     }
 
 
-def message_events(answer: Answer, model: str, input_tokens: int) -> Iterator[Event]:
+def _read(parts: Parts) -> dict[str, int]:
+    """The input of a message, in the words of its `usage`."""
+    found = {"input_tokens": parts.input}
+    if parts.read or parts.created:
+        found |= {"cache_read_input_tokens": parts.read, "cache_creation_input_tokens": parts.created}
+    return found
+
+
+def message_events(answer: Answer, model: str, parts: Parts) -> Iterator[Event]:
     """The stream of a message."""
-    whole = message(answer, model, input_tokens)
-    start = {**whole, "content": [], "stop_reason": None, "usage": {"input_tokens": input_tokens, "output_tokens": 1}}
+    whole = message(answer, model, parts)
+    start = {**whole, "content": [], "stop_reason": None, "usage": {**_read(parts), "output_tokens": 1}}
     yield "message_start", {"message": start}
     for index, block in enumerate(whole["content"]):
         is_text = block["type"] == "text"
@@ -105,7 +114,7 @@ def message_events(answer: Answer, model: str, input_tokens: int) -> Iterator[Ev
     yield "message_stop", {}
 
 
-def response(answer: Answer, model: str, input_tokens: int) -> dict[str, Any]:
+def response(answer: Answer, model: str, parts: Parts) -> dict[str, Any]:
     """A whole response, as it comes without a stream."""
     said = {
         "id": f"msg_{secrets.token_hex(8)}",
@@ -132,18 +141,18 @@ def response(answer: Answer, model: str, input_tokens: int) -> dict[str, Any]:
         "status": "completed",
         "output": [said, *calls],
         "usage": {
-            "input_tokens": input_tokens,
+            "input_tokens": parts.input,
             "input_tokens_details": {"cached_tokens": 0},
             "output_tokens": answer.tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": input_tokens + answer.tokens,
+            "total_tokens": parts.input + answer.tokens,
         },
     }
 
 
-def response_events(answer: Answer, model: str, input_tokens: int) -> Iterator[Event]:
+def response_events(answer: Answer, model: str, parts: Parts) -> Iterator[Event]:
     """The stream of a response."""
-    whole = response(answer, model, input_tokens)
+    whole = response(answer, model, parts)
     yield "response.created", {"response": {**whole, "status": "in_progress", "output": [], "usage": None}}
     for index, item in enumerate(whole["output"]):
         is_text = item["type"] == "message"

@@ -21,6 +21,10 @@ class RateLimit:
     output_tokens: int | None = None
 
 
+#: The first tier of the real service, of one organisation: what is read from the cache is free.
+TIER_1 = RateLimit(requests=50, input_tokens=30_000, output_tokens=8_000)
+
+
 class Buckets:
     """The three buckets of one pool, full at first. `now` is a clock in seconds."""
 

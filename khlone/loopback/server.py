@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 from khlone.loopback import answers
 from khlone.loopback.accounts import Accounts
 from khlone.loopback.answers import Answer, Event, Failure
+from khlone.loopback.caching import Cache, Parts
 from khlone.loopback.limits import Buckets, RateLimit
 from khlone.values import dataclass, replace
 
@@ -51,6 +52,8 @@ class Tally:
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
     limited: int = 0
     failed: int = 0
 
@@ -59,7 +62,8 @@ class Loopback:
     """The services, from `with` to its end: `url` is where they are, `accounts` who may use them.
 
     `respond` is given the body of each request and returns what is said; `limit` is for
-    each credential on its own, or with `shared_limit` for all of them together.
+    each credential on its own, or with `shared_limit` for all of them together. With
+    `caches` what a request of the Messages API marks to be kept is read for nothing later.
     """
 
     def __init__(
@@ -69,15 +73,17 @@ class Loopback:
         respond: Callable[[Mapping[str, Any]], Answer | Failure] = lambda _: Answer(),
         limit: RateLimit | None = None,
         shared_limit: bool = False,
+        caches: bool = False,
     ) -> None:
         self.accounts = accounts or Accounts()
         self.respond = respond
         #: Hosts that programs asked the proxy for and did not get.
         self.refused_hosts: deque[str] = deque(maxlen=_KEPT)
-        self._limit, self._is_shared = limit, shared_limit
+        self._limit, self._is_shared, self._has_caches = limit, shared_limit, caches
         self._lock = threading.Lock()
         self._planned: deque[Answer | Failure] = deque()
         self._buckets: dict[str, Buckets] = {}
+        self._caches: dict[str, Cache] = {}
         self._tallies: dict[str, Tally] = {}
         self._seen: deque[Seen] = deque(maxlen=_KEPT)
         self._tls: ssl.SSLContext | None = None
@@ -149,12 +155,24 @@ class Loopback:
                 return self._planned.popleft()
         return self.respond(body)
 
+    def limit(self, limit: RateLimit | None) -> None:
+        """What is allowed in a minute from here on; the buckets are full again."""
+        with self._lock:
+            self._limit, self._buckets = limit, {}
+
     def buckets_of(self, owner: str) -> Buckets | None:
         """The buckets that a credential takes from."""
         if self._limit is None:
             return None
         with self._lock:
             return self._buckets.setdefault("" if self._is_shared else owner, Buckets(self._limit))
+
+    def cache_of(self, owner: str) -> Cache | None:
+        """What was read before of what a credential asks; the same for all that share their limit."""
+        if not self._has_caches:
+            return None
+        with self._lock:
+            return self._caches.setdefault("" if self._is_shared else owner, Cache())
 
     # -- what was asked ----------------------------------------------------------------------
 
@@ -280,8 +298,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         said = loopback.answer_to(body)
         tokens = length // 4 + 1
-        buckets = loopback.buckets_of(owner)
-        wait = buckets.take(tokens) if buckets is not None else None
+        parts = Parts(input=tokens)
+        buckets, cache = loopback.buckets_of(owner), loopback.cache_of(owner)
+        if isinstance(said, Answer) and said.input_tokens is not None:
+            parts = Parts(input=said.input_tokens)
+        elif cache is not None:
+            parts = cache.split(body, tokens)
+        wait = buckets.take(parts.input + parts.created) if buckets is not None else None
         headers = buckets.headers() if buckets is not None else {}
         if wait is not None:
             said = Failure(
@@ -293,15 +316,23 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if buckets is not None:
             buckets.spend(said.tokens)
-        counted = tokens if said.input_tokens is None else said.input_tokens
-        loopback.count(owner, requests=1, input_tokens=counted, output_tokens=said.tokens)
+        if cache is not None:
+            cache.keep(parts)
+        loopback.count(
+            owner,
+            requests=1,
+            input_tokens=parts.input,
+            output_tokens=said.tokens,
+            cache_read_tokens=parts.read,
+            cache_creation_tokens=parts.created,
+        )
         model = str(body.get("model") or "none")
         is_messages = path.endswith("/messages")
         if body.get("stream"):
-            events = (answers.message_events if is_messages else answers.response_events)(said, model, counted)
+            events = (answers.message_events if is_messages else answers.response_events)(said, model, parts)
             self._stream(events, said.pause_s, headers, owner)
         else:
-            whole = (answers.message if is_messages else answers.response)(said, model, counted)
+            whole = (answers.message if is_messages else answers.response)(said, model, parts)
             self._say(200, whole, headers, owner=owner)
 
     def _credential(self) -> str:

@@ -117,11 +117,14 @@ class Listener:
 
     def _take(self, events: Iterable[Mapping[str, object]]) -> None:
         for event in events:
-            for name in ("result", "failed", "session", "usage", "cost_usd"):
+            for name in ("result", "failed", "session", "usage"):
                 path = getattr(self._reading, name)
                 found = agent_events.at(event, path) if path else None
                 if found is not None:
                     self._facts[name] = found
+            cost = agent_events.cost_of(event, self._reading)
+            if cost is not None:
+                self._facts["cost_usd"] = cost
 
     def answer(self) -> Answer:
         """What it has answered, once it has said all."""
@@ -151,7 +154,7 @@ def _answer(
         result=kept,
         failed=failed,
         session=session if isinstance(session, str) and 0 < len(session) < 200 else None,
-        cost_usd=float(cost) if isinstance(cost, (int, float)) and not isinstance(cost, bool) else None,
+        cost_usd=cost if isinstance(cost, float) else None,
         input_tokens=None if tokens is None else tokens.input,
         output_tokens=None if tokens is None else tokens.output,
         cache_read_tokens=None if tokens is None else tokens.cache_read,

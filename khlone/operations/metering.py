@@ -59,6 +59,7 @@ class Meter:
         self._output = agent_events.Reader(whole=profile.reading.output == "json")
         self._transcript = agent_events.Reader()
         self._answers: dict[str, Tokens] = {}
+        self._cost_usd = 0.0
         self._waiting: list[Used] = []
         self._agent_session: str | None = used.agent_session
         self._written_s = time.monotonic()
@@ -100,15 +101,12 @@ class Meter:
                 self._count(Tokens(key=key), None)
             return
         usage = agent_events.at(event, reading.usage) if reading.usage else None
-        if isinstance(usage, Mapping):
-            cost = agent_events.at(event, reading.cost_usd) if reading.cost_usd else None
-            is_number = isinstance(cost, (int, float)) and not isinstance(cost, bool)
-            self._count(
-                agent_events.counted("", usage),
-                None,
-                requests=0 if self._answers else 1,
-                cost_usd=float(cost) if is_number else None,  # type: ignore[arg-type]
-            )
+        cost = agent_events.cost_of(event, reading)
+        if isinstance(usage, Mapping) or cost is not None:
+            tokens = agent_events.counted("", usage if isinstance(usage, Mapping) else {})
+            # What it has cost is told for all of the session each time.
+            more, self._cost_usd = None if cost is None else max(0.0, cost - self._cost_usd), cost or self._cost_usd
+            self._count(tokens, None, requests=0 if self._answers else 1, cost_usd=more)
 
     def _count(self, now: Tokens, before: Tokens | None, *, requests: int = 1, cost_usd: float | None = None) -> None:
         """Add what is new since the same answer was seen before."""

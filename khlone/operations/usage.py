@@ -17,11 +17,14 @@ from khlone.agent_events import Tokens
 from khlone.api_rows import Used
 from khlone.app import App
 from khlone.errors import NoSuchClone
+from khlone.model import Clone
 from khlone.operations import agents, turns
 from khlone.values import dataclass
 
 _PIECE = 1 << 20
 _MOST_DEPTH = 6
+#: (clone, name, state, agent, private folder)
+_Place = tuple[str, str, str, str, Path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +46,32 @@ class CloneUsage:
 
 def summary(app: App, names: Sequence[str] = ()) -> list[CloneUsage]:
     """The usage of each clone, by name, or of those of these names; raises NoSuchClone for one that nobody knows."""
+    places = list(_places(app))
+    states = {clone: state for clone, _, state, _, _ in places}
+    summed = [_summed(clone, states.get(clone, "gone"), rows) for clone, rows in _rows(app, places).items() if rows]
+    unknown = set(names) - {one.name for one in summed} - {name for _, name, _, _, _ in places}
+    if unknown:
+        raise NoSuchClone(min(unknown))
+    return sorted((one for one in summed if not names or one.name in names), key=lambda one: (one.name, one.clone))
+
+
+def of_clone(app: App, clone: Clone) -> CloneUsage | None:
+    """The usage of one clone that lives; `None` where nothing is known of it."""
+    place = (clone.id, clone.name, "live", clone.agent or "generic", app.config_dirs.clone_path(clone.id))
+    rows = _rows(app, [place])[clone.id]
+    return _summed(clone.id, "live", rows) if rows else None
+
+
+def _rows(app: App, places: Sequence[_Place]) -> dict[str, list[Used]]:
+    """What is known of the sessions of each clone, by its id: what was written down, and what their files say."""
     recorded = _recorded(app)
     known = {one.agent_session for one in recorded if one.agent_session}
     found: dict[str, list[Used]] = {}
     for one in recorded:
         found.setdefault(one.clone, []).append(one)
-    places = list(_places(app))
-    states = {clone: state for clone, _, state, _, _ in places}
     for clone, name, _, agent, folder in places:
         found.setdefault(clone, []).extend(_from_files(app, clone, name, agent, folder, known))
-    summed = [_summed(clone, states.get(clone, "gone"), rows) for clone, rows in found.items() if rows]
-    unknown = set(names) - {one.name for one in summed} - {name for _, name, _, _, _ in places}
-    if unknown:
-        raise NoSuchClone(min(unknown))
-    return sorted((one for one in summed if not names or one.name in names), key=lambda one: (one.name, one.clone))
+    return found
 
 
 def total(found: Iterable[CloneUsage]) -> CloneUsage:
@@ -89,8 +104,8 @@ def _recorded(app: App) -> Sequence[Used]:
         machine.close()
 
 
-def _places(app: App) -> Iterator[tuple[str, str, str, str, Path]]:
-    """(clone, name, state, agent, private folder) of each clone that lives or lies in the trash."""
+def _places(app: App) -> Iterator[_Place]:
+    """Each clone that lives or lies in the trash."""
     if not app.has_registry:
         return
     for clone in app.registry.clones():
@@ -102,10 +117,12 @@ def _places(app: App) -> Iterator[tuple[str, str, str, str, Path]]:
 
 
 def _from_files(app: App, clone: str, name: str, agent: str, folder: Path, known: set[str]) -> Iterator[Used]:
+    root = folder / "config" / agent
+    if not _has_any(root):
+        return
     profile = agents.profiles(app, agent).get(agent)
     if profile is None or not profile.reading.transcripts:
         return
-    root = folder / "config" / agent
     for path in matching(root, profile.reading.transcripts):
         if path.stem in known:
             continue
@@ -131,6 +148,13 @@ def _from_files(app: App, clone: str, name: str, agent: str, folder: Path, known
                 cache_creation=sum(one.cache_creation for one in every),
                 cost_usd=None,
             )
+
+
+def _has_any(folder: Path) -> bool:
+    """Whether anything lies there at all: who only asks that loads no plugin."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return next(entries, None) is not None
+    return False
 
 
 def matching(root: Path, pattern: str) -> Iterator[Path]:

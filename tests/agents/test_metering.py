@@ -265,6 +265,45 @@ def test_sessions_that_nobody_read_are_found_in_their_files_and_no_session_count
     assert refused(khlone("usage", "nobody", "--json", cwd=repository), "no-such-clone")
 
 
+def test_a_cost_without_tokens_counts_and_a_total_that_is_told_twice_counts_once(
+    khlone: Khlone, repository: Path, clone: Path, fake: Path
+) -> None:
+    results = [
+        {"type": "result", "is_error": False, "session_id": "s-1", "total_cost_usd": cost} for cost in (0.5, 0.75)
+    ]
+    write(fake, {"says": "".join(json.dumps(event) + "\n" for event in results)})
+
+    assert ask(khlone, repository, "one", fake).code == 0
+
+    shown = document(khlone("show", "one", "--json", cwd=repository), "show")["usage"]
+    assert (shown["cost_usd"], shown["input_tokens"], shown["sessions"]) == (0.75, 0, 1)
+    assert "0.7500 USD" in khlone("show", "one", cwd=repository).out
+
+
+def test_many_limits_at_once_are_one_and_one_after_its_end_pauses_for_longer(
+    khlone: Khlone, repository: Path, clone: Path, fake: Path
+) -> None:
+    event = {"type": "system", "subtype": "api_retry", "error_status": 429}
+    write(fake, {"code": "1"})
+    command = ("exec", "one", "--json", "--", "claude", "-p", "hello")
+    env = {**on_path(fake), "ANTHROPIC_API_KEY": "sk-ant-one"}
+    # As from sessions that all run by the time the first is limited: three events, and the end of none.
+    write(fake, {"says": (json.dumps(event) + "\n") * 3})
+    assert khlone(*command, cwd=repository, env=env).code == 1
+    ((until, hits),) = machine_rows("SELECT until, hits FROM api_limits")
+    assert isinstance(until, float)
+    assert (until - time.time() <= 60, hits) == (True, 1)
+
+    with sqlite3.connect(Path(os.environ["XDG_STATE_HOME"], "khlone", "machine.sqlite3"), timeout=60) as connection:
+        connection.execute("UPDATE api_limits SET until = ?", (time.time() - 1,))
+    assert khlone(*command, cwd=repository, env=env).code == 1
+
+    ((later, again),) = machine_rows("SELECT until, hits FROM api_limits")
+    assert isinstance(later, float)
+    assert again == 2
+    assert later > until + 30
+
+
 def test_evidence_holds_no_words_of_the_client() -> None:
     event = {"error_status": 429, "error": {"message": "key sk-ant-secret is over its limit"}}
 
