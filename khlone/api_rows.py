@@ -152,6 +152,13 @@ def sum_up_old(connection: sqlite3.Connection) -> None:
         add_used(connection, _used(row), minute=0)
 
 
+def cost_since(connection: sqlite3.Connection, repository: str, clone: str, minute: int) -> float:
+    """The dollars that the sessions of a clone have told of since a minute (of 1970)."""
+    query = "SELECT sum(cost) FROM usage WHERE repository = ? AND clone = ? AND minute >= ?"
+    (found,) = connection.execute(query, (repository, clone, minute)).fetchone()
+    return float(found or 0.0)
+
+
 def used(connection: sqlite3.Connection, repository: str, *, minutes: int | None = None) -> Sequence[Used]:
     """What each session of a repository has used, all in all or in the last so many minutes."""
     since = -1 if minutes is None else int(time.time() // 60) - minutes

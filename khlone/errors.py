@@ -919,6 +919,36 @@ class NoRoom(KhloneError):
         )
 
 
+class OverBudget(KhloneError):
+    """A clone has had all that it may cost today."""
+
+    code = "over-budget"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, name: str, usd: float) -> None:
+        super().__init__(
+            f"{name} has cost {usd:g} USD today, which is all that it may (khlone.limits.cost)",
+            hint="try again after midnight (UTC), or raise the limit; git khlone usage shows what was spent",
+            name=name,
+            limit_usd=usd,
+        )
+
+
+class CostUntold(KhloneError):
+    """What is to run tells nobody what it costs, so that no amount can be kept to."""
+
+    code = "cost-untold"
+
+    def __init__(self, name: str, agent: str | None) -> None:
+        what = "the command is none of the clone's agent" if agent is None else f"{agent} does not say what it costs"
+        super().__init__(
+            f"{name}: {what}, so --max-cost cannot be kept to",
+            hint="bound it by --max-time or --stall",
+            name=name,
+            agent=agent,
+        )
+
+
 class PluginClash(KhloneError):
     """Two plugins gave different answers where only one can hold."""
 

@@ -115,7 +115,8 @@ class AgentProfile:
     Only `name` is needed. `executable` is looked up on PATH; with `version_words` it
     prints its version. `interactive`, `headless`, `resume` and `headless_resume` are the
     words after the executable, in which `{prompt}` and `{session}` are replaced; a
-    headless start without `{prompt}` gets the prompt on stdin.
+    headless start without `{prompt}` gets the prompt on stdin. `budget` are more words for
+    one that is to cost no more than `{usd}` dollars, where the program can keep to that.
 
     `config_variables` are set to the clone's own config dir, `temp_variables` to a short
     private folder, `cache_variables` to a private one that may be emptied, and
@@ -143,6 +144,7 @@ class AgentProfile:
     headless: Sequence[str] = ()
     resume: Sequence[str] = ()
     headless_resume: Sequence[str] = ()
+    budget: Sequence[str] = ()
     config_variables: Sequence[str] = ()
     temp_variables: Sequence[str] = ()
     cache_variables: Sequence[str] = ()

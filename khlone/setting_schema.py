@@ -12,6 +12,7 @@ _TYPES: dict[Kind, dict[str, Any]] = {
     Kind.FLAG: {"type": "boolean"},
     Kind.COUNT: {"type": "integer", "minimum": 0},
     Kind.SECONDS: _NUMBERS,
+    Kind.AMOUNT: _NUMBERS,
     Kind.SIZE: {
         "type": ["string", "integer"],
         "pattern": r"^\s*\d{1,12}\s*([KMGTkmgt])?([iI]?[bB])?\s*$",

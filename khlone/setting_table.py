@@ -29,6 +29,7 @@ class Kind(enum.StrEnum):
     CHOICE = "one of the words"
     COUNT = "a whole number"
     SECONDS = "a number of seconds"
+    AMOUNT = "a number"
     SIZE = "a number with K, M, G or T"
     DURATION = "a number with s, m, h, d or w"
 
@@ -368,6 +369,13 @@ SETTINGS = (
         "others; 0 for any.",
     ),
     Setting(
+        key="limits.cost",
+        kind=Kind.AMOUNT,
+        sources=_OWN,
+        doc="How many dollars the sessions of one clone may cost between two midnights (UTC), as far as their agents "
+        "say what they cost; any number unless set.",
+    ),
+    Setting(
         key="watch.interval",
         kind=Kind.SECONDS,
         default="5",
@@ -585,7 +593,9 @@ def parse(setting: Setting, key: str, text: str) -> object:
         return as_bytes(key, text)
     if setting.kind is Kind.DURATION:
         return as_seconds(key, text)
-    form = {Kind.COUNT: r"\d{1,9}", Kind.SECONDS: r"\d{1,6}(\.\d{1,6})?"}.get(setting.kind)
+    form = {Kind.COUNT: r"\d{1,9}", **dict.fromkeys((Kind.SECONDS, Kind.AMOUNT), r"\d{1,6}(\.\d{1,6})?")}.get(
+        setting.kind
+    )
     if form is not None:
         if re.fullmatch(form, text) is None:
             raise InvalidSetting(key, text, f"it must be {setting.expected}")

@@ -133,6 +133,10 @@ def session_options(function: _Function) -> _Function:
     return function
 
 
+#: Of the verbs that see what an agent says it costs.
+cost_option = click.option("--max-cost", metavar="USD", help="End it when it has cost more, by what the agent says.")
+
+
 def verb(name: str, **settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a function of (Context, **arguments) the command of a verb."""
 

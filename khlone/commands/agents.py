@@ -296,6 +296,7 @@ def _as_json(found: FoundAgent) -> Mapping[str, object]:
         "headless": profile.headless,
         "resume": profile.resume,
         "headless_resume": profile.headless_resume,
+        "budget": profile.budget,
         "reading": profile.reading,
         "own_hooks": profile.own_hooks,
         "brought": profile.brought,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from khlone.commands import Context, session_options, verb
+from khlone.commands import Context, cost_option, session_options, verb
 from khlone.errors import UsageError
 from khlone.output import visible
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--session", metavar="ID", help="Go on with this session of the agent.")
 @click.option("--last", is_flag=True, help="Print the last answer again; waits for one that is still to come.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for the answer: see ask NAME --last.")
+@cost_option
 @session_options
 def command(
     context: Context,
@@ -36,20 +37,23 @@ def command(
     no_wait: bool,
     priority: int,
     max_time: str | None,
+    max_cost: str | None,
     stall: str | None,
 ) -> int:
     """Ask the agent of a clone, as its session, and print what it answers; - reads the prompt from stdin.
 
     Ends with 0 when the agent says that all went well.
     """
-    from khlone.operations import asking, bounds, run
+    from khlone.operations import asking, bounds, run, spending
 
-    limits = bounds.parsed(max_time=max_time, stall=stall)
+    limits, most = bounds.parsed(max_time=max_time, stall=stall), spending.parsed(max_cost)
     if last:
         if prompt is not None or resume or session is not None or detach or context.command:
             raise UsageError("--last prints an answer that was asked for before, and asks nothing")
         app = context.app()
         return _answer(context, app, app.require_clone(name))
+    if resume and session is not None:
+        raise UsageError("--session names the session to go on with, so --resume cannot be given too")
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text:
         raise UsageError("there is no prompt", hint="git khlone ask NAME PROMPT, or - to read it from stdin")
@@ -66,6 +70,7 @@ def command(
         wait=not no_wait,
         priority=priority,
         bounds=limits,
+        max_cost_usd=most,
     )
     found = run.detach(app, wanted)
     if not detach:
@@ -96,6 +101,8 @@ def _answer(context: Context, app: App, clone: CloneRecord, *, ours: str | None 
         context.output.answer(answer.result.removesuffix("\n"))
     if answer is None or answer.failed or found.code != 0:
         why = f" ({found.reason})" if found.reason else ""
-        said = "" if answer is None or answer.result is None else ", and says that it failed"
+        said = ", and says that it failed" if answer is not None and answer.failed else ""
+        if answer is None or answer.result is None:
+            said = f", and gave no answer: see git khlone logs {clone.name}"
         context.output.tell(f"the agent of {clone.name} ended with {found.state}{visible(why)}{said}")
     return found.code or int(answer is None or answer.failed)

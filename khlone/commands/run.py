@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from khlone.commands import Context, session_options, verb
+from khlone.commands import Context, cost_option, session_options, verb
 from khlone.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @verb("run", options_metavar="[OPTIONS]", epilog="Everything after -- is the command.")
 @click.argument("name", required=False)
 @click.option("-d", "--detach", is_flag=True, help="Go on without it: see logs, wait and stop.")
+@cost_option
 @session_options
 def command(
     context: Context,
@@ -27,6 +28,7 @@ def command(
     no_wait: bool,
     priority: int,
     max_time: str | None,
+    max_cost: str | None,
     stall: str | None,
 ) -> int:
     """Run the session of a clone: one at a time, of which the output, the end and what is left behind are looked after.
@@ -34,11 +36,14 @@ def command(
     It waits in line until the machine has a place for it, has this terminal, and this command ends as it did. Detached
     it has none, its output is in the log, and it ends neither with this command nor with the terminal.
     """
-    from khlone.operations import bounds, run
+    from khlone.operations import bounds, run, spending
 
     if not context.command:
         raise UsageError("no command is given", hint="git khlone run NAME -- CMD ...")
     limits = bounds.parsed(max_time=max_time, stall=stall)
+    most = spending.parsed(max_cost)
+    if most is not None and not detach and not context.output.as_json:
+        raise UsageError("--max-cost goes with --detach: on a terminal nobody but you sees what it has cost")
     app = context.app()
     clone = app.require_clone(name)
     app.note_used(clone)
@@ -49,6 +54,7 @@ def command(
         priority=priority,
         max_time_s=limits.max_time_s,
         stall_s=limits.stall_s,
+        max_cost_usd=most,
     )
     if not detach and not context.output.as_json:
         status = run.foreground(app, request)

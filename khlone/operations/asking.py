@@ -17,7 +17,7 @@ from khlone import agent_events, files
 from khlone.app import App
 from khlone.errors import KhloneError, NoHeadlessMode, NoSuchSession
 from khlone.model import CloneRecord
-from khlone.operations import environment
+from khlone.operations import environment, spending
 from khlone.operations.bounds import NO_BOUNDS, Bounds
 from khlone.operations.run import RunRequest
 from khlone.profiles import AgentReading
@@ -59,6 +59,7 @@ def request(
     wait: bool = True,
     priority: int = 0,
     bounds: Bounds = NO_BOUNDS,
+    max_cost_usd: float | None = None,
 ) -> RunRequest:
     """What is to run so that the clone's agent is asked that; `extra` words come last.
 
@@ -71,15 +72,17 @@ def request(
     words = profile.headless if session is None else profile.headless_resume
     if not profile.executable or not words:
         raise NoHeadlessMode(clone.name, profile.name, resuming=session is not None)
+    allowed = spending.allowance(app, clone, profile, max_cost_usd)
     filled = [word.replace("{session}", session or "").replace("{prompt}", prompt) for word in words]
     return RunRequest(
         clone=clone.name,
-        command=(profile.executable, *filled, *extra),
+        command=(profile.executable, *filled, *spending.words(profile, allowed), *extra),
         kind=ASK,
         wait=wait,
         priority=priority,
         max_time_s=bounds.max_time_s,
         stall_s=bounds.stall_s,
+        max_cost_usd=max_cost_usd,
         given=None if any("{prompt}" in word for word in words) else prompt,
     )
 

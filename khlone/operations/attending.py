@@ -25,6 +25,8 @@ from khlone.process import Apart
 GRACE_S, LEFT_GRACE_S = 10.0, 3.0
 #: How often what is about to end is looked for, in seconds.
 _POLL_S = 0.05
+#: How long one that is about to end by itself is given for that, in seconds.
+_SOON_S = 2.0
 #: How long the output of what is out of sight is read, in seconds.
 _LEFT_BEHIND_S = 1.0
 _CHUNK = 64 << 10
@@ -100,6 +102,7 @@ class Attended:
         self.reason: str | None = None
         #: How many processes it has left behind that were ended.
         self.left = 0
+        self._end_at: float | None = None
         self._kill_at: float | None = None
         self._ended_at: float | None = None
         self._open = set(child.outputs)
@@ -114,6 +117,12 @@ class Attended:
             self._kill_at = time.monotonic() + grace_s
             self._signal(signal.SIGTERM)
 
+    def end_soon(self, reason: str) -> None:
+        """End it, unless it ends by itself within a moment."""
+        if self._kill_at is None and self._end_at is None:
+            self.reason = self.reason or reason
+            self._end_at = time.monotonic() + _SOON_S
+
     def see_out(self) -> int:
         """Wait until nothing of it is left; returns the status of the process."""
         while True:
@@ -124,11 +133,13 @@ class Attended:
             why = self._clock.passed() if self._kill_at is None and self.child.status is None else None
             if why is not None:
                 self.end(why)
+            if self._end_at is not None and now >= self._end_at and self.child.status is None:
+                self.end(self.reason)
             if self.child.status is not None and self._is_over(now):
                 return self.child.status
             if self._kill_at is not None and now >= self._kill_at:
                 self._signal(signal.SIGKILL)
-            is_ending = self._kill_at is not None or self._ended_at is not None
+            is_ending = any(one is not None for one in (self._end_at, self._kill_at, self._ended_at))
             self._listen(_POLL_S if is_ending else self._clock.due_s())
 
     def _is_over(self, now: float) -> bool:

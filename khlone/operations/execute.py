@@ -242,7 +242,7 @@ def _captured(
     own_stdin: bool = False,
 ) -> ExecResult:
     """Run it with captured output, to its end or until it is given up."""
-    with recorded(app, prepared, place, turn) as session, session.mind.output() as heard:
+    with recorded(app, prepared, place, turn) as session, session.mind.output() as meter:
 
         def started(pid: int) -> None:
             with turn or contextlib.nullcontext():
@@ -255,7 +255,7 @@ def _captured(
             timeout_s=_NO_TIMEOUT_S,
             capture_bytes=CAPTURED_BYTES,
             started=started,
-            heard=heard,
+            heard=None if meter is None else meter.feed_output,
             given_up=given_up,
             own_stdin=own_stdin,
         )

@@ -59,7 +59,8 @@ class Meter:
         self._output = agent_events.Reader(whole=profile.reading.output == "json")
         self._transcript = agent_events.Reader()
         self._answers: dict[str, Tokens] = {}
-        self._cost_usd = 0.0
+        #: The dollars that the session has told of so far.
+        self.cost_usd = 0.0
         self._waiting: list[Used] = []
         self._agent_session: str | None = used.agent_session
         self._written_s = time.monotonic()
@@ -105,7 +106,7 @@ class Meter:
         if isinstance(usage, Mapping) or cost is not None:
             tokens = agent_events.counted("", usage if isinstance(usage, Mapping) else {})
             # What it has cost is told for all of the session each time.
-            more, self._cost_usd = None if cost is None else max(0.0, cost - self._cost_usd), cost or self._cost_usd
+            more, self.cost_usd = None if cost is None else max(0.0, cost - self.cost_usd), cost or self.cost_usd
             self._count(tokens, None, requests=0 if self._answers else 1, cost_usd=more)
 
     def _count(self, now: Tokens, before: Tokens | None, *, requests: int = 1, cost_usd: float | None = None) -> None:

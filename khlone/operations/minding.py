@@ -43,8 +43,8 @@ class Minded:
         self._before = None if agent is None else escape.fingerprint(app)
 
     @contextlib.contextmanager
-    def output(self) -> Iterator[Callable[[bytes], None] | None]:
-        """What is to be given the agent's output as it comes; `None` where nobody wants it."""
+    def output(self) -> Iterator[metering.Meter | None]:
+        """What reads the agent's output as it comes; `None` where nobody wants it."""
         agent = self._agent
         if agent is None or not agent.reading.output:
             yield None
@@ -52,7 +52,7 @@ class Minded:
         machine = turns.open_machine(self._app.environment, self._app.told)
         meter = self._meter(agent)(machine)
         try:
-            yield meter.feed_output
+            yield meter
         finally:
             meter.close()
             machine.close()

@@ -44,6 +44,7 @@ class RunRequest:
     given: str | None = None
     max_time_s: float | None = None
     stall_s: float | None = None
+    max_cost_usd: float | None = None
 
     @property
     def bounds(self) -> Bounds:

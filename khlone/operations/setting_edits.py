@@ -103,7 +103,7 @@ def as_toml(kind: Kind, text: str) -> object:
     """A value as it is written in TOML: a boolean, a number, or text."""
     if kind is Kind.FLAG:
         return setting_table.as_bool(text)
-    if kind in (Kind.COUNT, Kind.SECONDS):
+    if kind in (Kind.COUNT, Kind.SECONDS, Kind.AMOUNT):
         return float(text) if "." in text else int(text)
     return text
 

@@ -17,7 +17,18 @@ from khlone import process, sessions, signals, worktrees
 from khlone.app import App
 from khlone.errors import CloneNotReady, KhloneError
 from khlone.model import Clone, CloneRecord, Demand, Session, utc_now
-from khlone.operations import admission, environment, isolation, journal, metering, minding, standing, undo, watching
+from khlone.operations import (
+    admission,
+    environment,
+    isolation,
+    journal,
+    metering,
+    minding,
+    spending,
+    standing,
+    undo,
+    watching,
+)
 from khlone.operations.bounds import NO_BOUNDS, Bounds, enforced
 from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
@@ -39,9 +50,18 @@ class Prepared:
     session: SessionRecord
     #: The agent that it is, where it is the clone's own.
     agent: AgentProfile | None
+    #: How many dollars it may cost.
+    allowance: spending.Allowance | None = None
 
 
-def prepare(app: App, clone: CloneRecord, command: Sequence[str], *, is_foreground: bool = False) -> Prepared:
+def prepare(
+    app: App,
+    clone: CloneRecord,
+    command: Sequence[str],
+    *,
+    is_foreground: bool = False,
+    max_cost_usd: float | None = None,
+) -> Prepared:
     """Decide all that is to be known before a command starts; raises what keeps it from starting in that clone."""
     if not worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
@@ -49,6 +69,9 @@ def prepare(app: App, clone: CloneRecord, command: Sequence[str], *, is_foregrou
     view = journal.as_clone(clone)
     level = isolation.of(clone.isolation)
     level.require(app)
+    profile = environment.profile_of(app, clone)
+    agent = profile if environment.is_agent(profile, command) else None
+    allowed = spending.allowance(app, clone, agent, max_cost_usd)
     _require_room(app, view, command)
     app.plugins.pre_spawn(view, tuple(command))
     argv = app.plugins.spawn_command(view, tuple(command))
@@ -61,7 +84,6 @@ def prepare(app: App, clone: CloneRecord, command: Sequence[str], *, is_foregrou
         started_at=utc_now(),
     )
     level.prepare(app, clone)
-    profile = environment.profile_of(app, clone)
     variables = environment.complete(app, clone, session_id=session.id, command=argv, profile=profile)
     asked = isolation.Start(
         clone=clone,
@@ -78,7 +100,8 @@ def prepare(app: App, clone: CloneRecord, command: Sequence[str], *, is_foregrou
         asked=asked,
         start=level.wrap(app, asked),
         session=session,
-        agent=profile if environment.is_agent(profile, command) else None,
+        agent=agent,
+        allowance=allowed,
     )
 
 

@@ -18,7 +18,7 @@ from khlone import files, session_logs, sessions, values
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import CloneRecord
-from khlone.operations import admission, asking, attending, clients, ending, journal, standing, terminals
+from khlone.operations import admission, asking, attending, clients, ending, journal, spending, standing, terminals
 from khlone.operations.run import SUPERVISES, RunRequest
 from khlone.operations.starting import Prepared, Running, prepare, request_of
 from khlone.process import Apart, start_apart
@@ -106,7 +106,13 @@ class Supervisor:
 
     def _prepared(self, clone: CloneRecord) -> Prepared:
         has_terminal = self._request.kind == terminals.ATTACH
-        prepared = prepare(self._app, clone, self._request.command, is_foreground=has_terminal)
+        prepared = prepare(
+            self._app,
+            clone,
+            self._request.command,
+            is_foreground=has_terminal,
+            max_cost_usd=self._request.max_cost_usd,
+        )
         clients.require_none(clone, prepared.agent)
         log = session_logs.path_of(files.make_private_dir(self._app.config_dirs.logs(clone.id)), prepared.session.id)
         session = values.replace(
@@ -143,13 +149,20 @@ class Supervisor:
             has_input=given is not None,
         )
         agent = prepared.agent
+
+        def over(why: str) -> None:
+            attended.end_soon(why)
+
         listener = asking.Listener(agent.reading) if self._request.kind == asking.ASK and agent is not None else None
         try:
-            with running.mind.output() if listener is not None else contextlib.nullcontext() as metered:
+            # Of any other session what was said is not known to be what the agent says without a terminal.
+            is_read = listener is not None or self._request.max_cost_usd is not None
+            with running.mind.output() if is_read else contextlib.nullcontext() as meter:
+                metered = None if meter is None else spending.minded(meter, prepared.allowance, over)
 
                 def said(chunk: bytes, is_answer: bool) -> None:
                     log.add(chunk)
-                    if metered is not None:
+                    if metered is not None and is_answer:
                         metered(chunk)
                     if listener is not None and is_answer:
                         listener.feed(chunk)

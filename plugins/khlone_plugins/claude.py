@@ -154,6 +154,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
         headless=("-p", "--output-format", "stream-json", "--verbose"),
         resume=("--resume", "{session}"),
         headless_resume=("-p", "--output-format", "stream-json", "--verbose", "--resume", "{session}"),
+        budget=("--max-budget-usd", "{usd}"),
         config_variables=(_CONFIG,),
         temp_variables=("CLAUDE_CODE_TMPDIR",),
         credential_variables=(_STORE,),

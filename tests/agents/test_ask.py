@@ -170,6 +170,8 @@ def test_only_what_the_agent_calls_a_success_is_one(
     assert plain.code == ends_with
     assert plain.out == ("" if result is None else f"{result}\n")
     assert "the agent of one ended with exit" in plain.err
+    assert ("says that it failed" in plain.err) == (failed and result is not None)
+    assert ("gave no answer: see git khlone logs one" in plain.err) == (result is None)
 
 
 def test_one_that_is_asked_detached_is_answered_later(khlone: Khlone, project: Path, claude: Claude) -> None:
@@ -239,7 +241,14 @@ def test_an_agent_that_prints_plain_text_answers_with_that(
 
 
 @pytest.mark.parametrize(
-    "words", [("ask", "one"), ("ask", "one", ""), ("ask", "one", "--last", "x"), ("ask", "one", "-")]
+    "words",
+    [
+        ("ask", "one"),
+        ("ask", "one", ""),
+        ("ask", "one", "--last", "x"),
+        ("ask", "one", "-"),
+        ("ask", "one", "--resume", "--session", "x", "hello"),
+    ],
 )
 def test_a_question_that_is_none_is_refused(khlone: Khlone, project: Path, words: tuple[str, ...]) -> None:
     refused(khlone(*words, "--json", cwd=project, input=""), "usage", 2)

@@ -25,7 +25,7 @@ IS_TORTURE = bool(os.environ.get("KHLONE_TORTURE"))
 SESSIONS, AT_ONCE = (10, 3) if IS_TORTURE else (4, 2)
 #: As many as ask for more than one minute has: of the first tier, or of one that has less, so that fewer will do.
 LIMITED, LIMITED_AT_ONCE, TIER = (
-    (30, 8, TIER_1) if IS_TORTURE else (4, 3, RateLimit(requests=50, input_tokens=7_000, output_tokens=8_000))
+    (30, 8, TIER_1) if IS_TORTURE else (4, 3, RateLimit(requests=50, input_tokens=15_000, output_tokens=8_000))
 )
 
 
