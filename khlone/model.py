@@ -127,7 +127,11 @@ class ProcessIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One process tree in a clone. Sizes are bytes; `None` means not measured."""
+    """One process tree in a clone. Sizes are bytes; `None` means not measured.
+
+    `activity` is what the agent in it says of itself (Claude Code: busy, shell, idle or waiting),
+    `waiting_for` what it waits for where that is a person; `None` where it does not say.
+    """
 
     id: str
     pid: int
@@ -139,6 +143,8 @@ class Session:
     cpu_percent: float | None = None
     log: Path | None = None
     reason: str | None = None
+    activity: str | None = None
+    waiting_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,8 @@ class AgentReading:
     plain text. The others are keys of the document, levels separated by dots; with
     `jsonl` they are looked for in the last event that has them. `rate_limit` may name an
     event by `type=NAME`. `sessions` and `transcripts` are patterns below the config dir:
-    files of running sessions, and records that resuming needs.
+    files of running sessions, and records that resuming needs. `activity` and
+    `waiting_for` are keys of the former: whether the agent works, and whom it waits for.
     """
 
     output: str = ""
@@ -106,6 +107,8 @@ class AgentReading:
     rate_limit: str = ""
     sessions: str = ""
     transcripts: str = ""
+    activity: str = ""
+    waiting_for: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

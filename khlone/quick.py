@@ -20,7 +20,7 @@ from khlone.values import field_names
 
 Call = Callable[[Context], None]
 
-_HEADS = ("NAME", "STATE", "BRANCH", "TARGET", "AHEAD", "BEHIND", "CHANGES", "PATH")
+_HEADS = ("NAME", "STATE", "BRANCH", "TARGET", "AHEAD", "BEHIND", "CHANGES", "SESSION", "PATH")
 
 
 def find(context: Context, words: Sequence[str]) -> Call | None:
@@ -157,7 +157,8 @@ def show_one(context: Context, name: str | None) -> None:
         shown = "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         context.output.answer(f"{field.replace('_', ' '):<11} {visible(shown)}")
     for session in clone.sessions:
-        why = f" ({visible(session.reason)})" if session.reason else ""
+        said = [session.reason, f"asks: {session.waiting_for}" if session.waiting_for else session.activity]
+        why = "".join(f" ({visible(one)})" for one in said if one)
         context.output.answer(f"  {session.pid} {session.state}{why}: {visible(' '.join(session.command))}")
     if used is not None:
         cost = "" if used.cost_usd is None else f", {used.cost_usd:.4f} USD"
@@ -234,12 +235,26 @@ def _row(clone: Clone) -> tuple[str, ...]:
         _count(clone.ahead),
         _count(clone.behind),
         _changes(clone),
+        _sessions(clone),
         visible(str(clone.path)),
     )
 
 
 def _count(number: int | None) -> str:
     return "-" if number is None else str(number)
+
+
+def _sessions(clone: Clone) -> str:
+    """What runs in it; an agent that waits for a person is what somebody looks for."""
+    if not clone.sessions:
+        return "-"
+    asking = next((one for one in clone.sessions if one.waiting_for), None)
+    told = next((one for one in (asking, *clone.sessions) if one is not None and one.activity), clone.sessions[0])
+    # In line, not for a person: `waiting` is what an agent says of itself too.
+    shown = told.activity or {"waiting": "in line"}.get(told.state, told.state)
+    if asking is not None:
+        shown = f"asks: {asking.waiting_for}"
+    return visible(shown) + (f" (of {len(clone.sessions)})" if len(clone.sessions) > 1 else "")
 
 
 def _changes(clone: Clone) -> str:

@@ -177,7 +177,7 @@ def _newest_log(folder: Path) -> Path | None:
 def _cells(row: Row) -> tuple[str, ...]:
     return (
         visible(row.name),
-        "paused" if row.paused else row.state,
+        "paused" if row.paused else "asks" if row.waiting_for else row.activity or row.state,
         str(row.pid),
         "-" if row.cpu_percent is None else f"{row.cpu_percent:.1f} %",
         "-" if row.rss_bytes is None else size(row.rss_bytes),

@@ -7,16 +7,23 @@ left-over server in it is not idle.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from khlone import capacity, sessions
+from khlone import capacity, sessions, values
 from khlone.app import App
 from khlone.capacity import Member, Usage
+from khlone.errors import KhloneError
 from khlone.model import CloneRecord, Session
 from khlone.operations import standing
 from khlone.registry import SessionRecord
+
+if TYPE_CHECKING:
+    from khlone.operations.clients import Activity
+    from khlone.profiles import AgentProfile
 
 FOREIGN = "foreign"
 #: Seconds between two looks at CPU time, where nothing else has taken as long.
@@ -31,6 +38,8 @@ class Look:
         self._recorded: dict[str, list[SessionRecord]] = {}
         for record in app.registry.live_sessions():
             self._recorded.setdefault(record.clone_id, []).append(record)
+        self._records = records
+        self._activities: dict[int, Activity] = {}
         self._members = capacity.members({record.id: record.path for record in records})
         self._pss = pss
         #: The pids of each session, by its id, once `sessions` was called.
@@ -41,11 +50,29 @@ class Look:
         """The sessions of each clone, by its id, with what they use now."""
         after: dict[int, Usage] = {}
         if self._before:
+            self._read_activities()
             begun = max(usage.at_s for usage in self._before.values())
             time.sleep(max(0.0, _INTERVAL_S - (time.monotonic() - begun)))
             after = capacity.measure(self._before, pss=self._pss)
         clones = {*self._recorded, *(one.clone for one in self._members)}
         return {clone: self._of_clone(clone, after) for clone in clones}
+
+    def _read_activities(self) -> None:
+        """What the agents that run say of themselves; no plugin is loaded where no agent can run."""
+        busy = {one.clone for one in self._members}
+        asked = [one for one in self._records if one.id in busy and one.agent and one.config_dir is not None]
+        if not asked:
+            return
+        from khlone.operations import agents, clients
+
+        profiles: Mapping[str, AgentProfile] = {}
+        with contextlib.suppress(KhloneError):
+            profiles = agents.profiles(self._app)
+        for record in asked:
+            profile = profiles.get(record.agent or "")
+            if profile is not None and record.config_dir is not None:
+                pids = [one.pid for one in self._members if one.clone == record.id]
+                self._activities |= clients.activities(record.config_dir, profile, pids)
 
     def _of_clone(self, clone: str, after: Mapping[int, Usage]) -> Sequence[Session]:
         free = {one.pid: one for one in self._members if one.clone == clone and one.pid in after}
@@ -64,12 +91,13 @@ class Look:
 
     def _recorded_session(self, record: SessionRecord, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
         rss, pss, cpu = self._used(tree, after)
-        return standing.as_session(self._app, record, rss_bytes=rss, pss_bytes=pss, cpu_percent=cpu)
+        found = standing.as_session(self._app, record, rss_bytes=rss, pss_bytes=pss, cpu_percent=cpu)
+        return self._with_activity(found, tree)
 
     def _foreign(self, root: Member, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
         rss, pss, cpu = self._used(tree, after)
         started = datetime.fromtimestamp(after[root.pid].started_s, UTC).isoformat(timespec="microseconds")
-        return Session(
+        found = Session(
             id=f"pid-{root.pid}",
             pid=root.pid,
             state=FOREIGN,
@@ -79,6 +107,15 @@ class Look:
             pss_bytes=pss,
             cpu_percent=cpu,
         )
+        return self._with_activity(found, tree)
+
+    def _with_activity(self, session: Session, tree: Sequence[int]) -> Session:
+        """With what the agent in it says of itself; of several, one that waits for a person."""
+        said = [self._activities[pid] for pid in tree if pid in self._activities]
+        if not said:
+            return session
+        chosen = next((one for one in said if one.waiting_for), said[0])
+        return values.replace(session, activity=chosen.state, waiting_for=chosen.waiting_for)
 
     def _used(self, tree: Sequence[int], after: Mapping[int, Usage]) -> tuple[int | None, int | None, float | None]:
         """Resident bytes, proportional bytes and CPU of a whole tree."""

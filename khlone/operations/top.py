@@ -24,7 +24,8 @@ SORTS = ("cpu", "memory", "name", "age", "quiet")
 class Row:
     """One session of a clone. Sizes are bytes, ages seconds; `None` is not known. `paused` while it is stopped.
 
-    `output_age_s` is how long nothing was written to its logs and session files.
+    `activity` and `waiting_for` are as in Session. `output_age_s` is how long nothing was
+    written to its logs and session files.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Row:
     session: str
     pid: int
     state: str
+    activity: str | None
+    waiting_for: str | None
     paused: bool
     command: Sequence[str]
     started_at: str
@@ -74,6 +77,8 @@ class Top:
             session=session.id,
             pid=session.pid,
             state=session.state,
+            activity=session.activity,
+            waiting_for=session.waiting_for,
             paused=bool(tree) and all(map(capacity.is_stopped, tree)),
             command=session.command,
             started_at=session.started_at,

@@ -109,6 +109,8 @@ READING = AgentReading(
     rate_limit="type=rate_limit_event",
     sessions="sessions/*.json",
     transcripts="projects/*/*.jsonl",
+    activity="status",
+    waiting_for="waitingFor",
 )
 OWN_HOOKS = (
     "SessionStart",
