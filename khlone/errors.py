@@ -728,17 +728,27 @@ class HasChanges(KhloneError):
 
 
 class NotIntegrated(KhloneError):
-    """A clone to be removed has commits that its target lacks."""
+    """A clone to be removed has commits that its target lacks, to which there is a `way_out` where that is gone."""
 
     code = "not-integrated"
 
-    def __init__(self, name: str, target: str | None, commits: int | None, *, first: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        target: str | None,
+        commits: int | None,
+        *,
+        first: str | None = None,
+        way_out: str | None = None,
+    ) -> None:
         count = f"{commits} commit{'' if commits == 1 else 's'}" if commits else "commits"
         are = "is" if commits == 1 else "are"
-        where = f"{are} not in {target}" if target else f"{are} in no other branch"
+        where = (
+            f"{are} not in {target}{', which is gone' if way_out else ''}" if target else f"{are} in no other branch"
+        )
         super().__init__(
             f"{name} has {count} that {where}",
-            hint=f"{f'{first}; then ' if first else ''}git khlone merge {name},"
+            hint=f"{f'{first}; then ' if first else ''}{way_out or f'git khlone merge {name}'},"
             f" or `git khlone remove --force {name}` ({'they are kept' if first else 'the branch is kept'})",
             name=name,
             target=target,

@@ -33,19 +33,24 @@ class Proof:
 def prove(app: App, clone: CloneRecord, head: str) -> Proof | None:
     """The first proof that `head` is integrated in the clone's target or its upstream, else `None`.
 
-    A clone without a target is integrated when another branch contains its tip.
+    A clone without a target, or whose target is gone, is integrated when another branch
+    contains its tip; the latter also where it has landed on another branch.
     """
     if clone.target is None:
         return _contained(app, clone, head)
     ref = f"refs/heads/{clone.target}"
-    upstream = app.repository.git("for-each-ref", "--format=%(upstream)", ref).text.strip()
-    for where in (ref, upstream):
+    is_gone = app.repository.read_ref(ref) is None
+    if is_gone:
+        places = [f"refs/heads/{name}" for name in app.registry.landed_on(clone.id, head)]
+    else:
+        places = [ref, app.repository.git("for-each-ref", "--format=%(upstream)", ref).text.strip()]
+    for where in places:
         tip = app.repository.read_ref(where) if where else None
         if tip is not None:
             kind = _proof(app, head, tip)
             if kind is not None:
                 return Proof(kind=kind, where=where)
-    return None
+    return _contained(app, clone, head) if is_gone else None
 
 
 def _contained(app: App, clone: CloneRecord, head: str) -> Proof | None:

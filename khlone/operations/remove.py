@@ -53,6 +53,7 @@ from khlone.operations import (
     snapshot,
     standing,
     submodules,
+    targets,
     undo,
 )
 from khlone.operations.run import SUPERVISES
@@ -168,11 +169,11 @@ def plan_remove(app: App, clone: CloneRecord, *, force: bool, trash: str | None 
     integrated = _is_integrated(app, clone, tip)
     if not force:
         if not integrated:
-            raise NotIntegrated(clone.name, clone.target, _ahead(app, clone, cast("str", tip)))
+            raise _not_integrated(app, clone, cast("str", tip))
         if status.head != tip and not _is_integrated(app, clone, status.head):
             beside = astray.find(app, clone, worktrees.read_entry(undo.admin_path(app, clone)))
             first = astray.way_back(clone, beside) if beside is not None else None
-            raise NotIntegrated(clone.name, clone.target, _ahead(app, clone, cast("str", status.head)), first=first)
+            raise _not_integrated(app, clone, cast("str", status.head), first=first)
     return RemovePlan(
         trash=trash or journal.new_operation_id(),
         head=tip or status.head or clone.base,
@@ -230,10 +231,13 @@ def _is_integrated(app: App, clone: CloneRecord, oid: str | None) -> bool:
     return oid is None or oid == clone.base or integration.prove(app, clone, oid) is not None
 
 
-def _ahead(app: App, clone: CloneRecord, tip: str) -> int | None:
-    since = f"refs/heads/{clone.target}" if clone.target else clone.base
+def _not_integrated(app: App, clone: CloneRecord, tip: str, *, first: str | None = None) -> NotIntegrated:
+    is_gone = targets.is_gone(app, clone)
+    since = f"refs/heads/{clone.target}" if clone.target and not is_gone else clone.base
     done = app.repository.git("rev-list", "--count", f"{since}..{tip}", check=False)
-    return int(done.text) if done.status == 0 else None
+    commits = int(done.text) if done.status == 0 else None
+    way_out = targets.way_out(app, [clone]) if is_gone else None
+    return NotIntegrated(clone.name, clone.target, commits, first=first, way_out=way_out)
 
 
 def processes_in(app: App, clone: CloneRecord) -> list[str]:

@@ -18,6 +18,7 @@ from khlone.errors import (
     CloneNotReady,
     KhloneError,
     MergeConflict,
+    NoSuchRef,
     NoTarget,
     NothingToMerge,
     SessionLive,
@@ -230,6 +231,8 @@ def plan_sync(app: App, clone: CloneRecord, upstream: Upstream | None, *, rebase
     """What syncing the clone would do, which nothing stands in the way of; changes nothing."""
     if clone.target is None:
         raise _hinted(NoTarget(clone.name), "nothing is there to sync with")
+    if targets.is_gone(app, clone):
+        raise _hinted(NoSuchRef(str(clone.target), is_branch=True), targets.way_in(app, clone))
     target, tip = targets.require(app, [clone], clone.target)
     source = app.repository.read_ref(clone.ref)
     if source is None:

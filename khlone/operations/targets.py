@@ -45,6 +45,13 @@ def way_out(app: App, clones: Sequence[CloneRecord]) -> str:
     return f"`git khlone merge {words} --into {shlex.quote(other)}`, or {again}"
 
 
+def way_in(app: App, clone: CloneRecord) -> str:
+    """What to type so that a clone whose target is gone gets what another branch has."""
+    again = f"make the branch {names.shown(str(clone.target))} again"
+    other = next(_others(app, [clone]), None)
+    return again if other is None else f"in the clone: git merge {shlex.quote(other)}, or {again}"
+
+
 def _others(app: App, clones: Sequence[CloneRecord]) -> Iterator[str]:
     """Branches that are there, the likeliest target first; none of a clone's own."""
     own = {clone.branch for clone in app.registry.clones()} | {clone.branch for clone in clones}

@@ -55,18 +55,67 @@ def test_doctor_makes_no_branch_and_says_that_nothing_was_fixed(
     assert branches(git, project) == before
 
 
-@pytest.mark.parametrize("verb", ["merge", "sync"])
-def test_the_refusal_names_a_branch_that_is_there(
-    khlone: Khlone, git: Git, project: Path, path: Path, verb: str
-) -> None:
+def test_the_refusal_names_a_branch_that_is_there(khlone: Khlone, git: Git, project: Path, path: Path) -> None:
     before = branches(git, project)
 
-    done = khlone(verb, "a", cwd=project)
+    done = khlone("merge", "a", cwd=project)
 
     assert done.code == 1
     assert "there is no branch 'release'" in done.err
     assert "the target of a is gone; `git khlone merge a --into main`" in done.err
     assert branches(git, project) == before
+
+
+def test_what_sync_says_brings_in_another_branch(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, path: Path
+) -> None:
+    commit(project, {"two.txt": "2\n"}, "two")
+
+    done = khlone("sync", "a", cwd=project)
+    way = re.findall(r"in the clone: (git merge \S+), or make the branch release again", done.err)
+
+    assert done.code == 1
+    assert "there is no branch 'release'" in done.err
+    git(*shlex.split(way[0])[1:], "-m", "by hand", cwd=path)
+    assert (path / "two.txt").read_text() == "2\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--squash",), ("--rebase",)], ids=["merge", "squash", "rebase"])
+def test_what_remove_says_lands_the_clone_and_then_it_goes(
+    khlone: Khlone, project: Path, path: Path, words: tuple[str, ...]
+) -> None:
+    done = khlone("remove", "a", cwd=project)
+    cure = re.findall(r"`git khlone ([^`]*)`", done.err)
+
+    assert done.code == 1
+    assert "a has 1 commit that is not in release, which is gone" in done.err
+    assert [one.split()[0] for one in cure] == ["merge", "remove"]
+    assert khlone(*shlex.split(cure[0]), *words, cwd=project).code == 0
+    assert show(khlone, project, "a")["merged"] is True
+    assert document(khlone("remove", "a", "--json", cwd=project), "remove")["removed"][0]["branch_deleted"] is True
+    assert (project / "one.txt").read_text() == "1\n"
+
+
+def test_a_clone_whose_target_was_merged_elsewhere_and_deleted_can_go(
+    khlone: Khlone, git: Git, project: Path, path: Path
+) -> None:
+    refused_first = khlone("remove", "a", cwd=project).code
+    git("merge", "-q", "--no-ff", "-m", "release", "a", cwd=project)
+
+    done = khlone("remove", "a", cwd=project)
+
+    assert (refused_first, done.code) == (1, 0)
+    assert "a" not in branches(git, project)
+
+
+def test_where_the_target_is_there_remove_says_merge_alone(khlone: Khlone, git: Git, project: Path, path: Path) -> None:
+    """The control."""
+    git("branch", "release", "main", cwd=project)
+
+    done = khlone("remove", "a", cwd=project)
+
+    assert "is gone" not in done.err
+    assert "git khlone merge a," in done.err
 
 
 def test_without_a_default_branch_the_first_that_is_no_clones_own_is_named(
