@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 @click.option("-n", "count", type=click.IntRange(1, 1000), metavar="COUNT", help="Make NAME-1 to NAME-COUNT.")
 @click.option("--cd", "enter", is_flag=True, help="Go there, by the shell's wrapper (see setup).")
 @click.option("-d", "--detach", is_flag=True, help="With -x: as the session of the clone, which goes on; see run.")
+@click.option(
+    "--ask-each",
+    "questions",
+    metavar="FILE",
+    help="Ask each clone's agent a question, detached: one a line of FILE, as JSON; - is stdin.",
+)
 @click.option("-x", "--exec", "unused", metavar="CMD...", help="Run CMD in it; everything after -x is CMD.")
 def command(
     context: Context,
@@ -46,6 +54,7 @@ def command(
     count: int | None,
     enter: bool,
     detach: bool,
+    questions: str | None,
     unused: str | None,
 ) -> int:
     """Make a clone: a worktree, a branch and a private config dir.
@@ -69,6 +78,8 @@ def command(
         raise UsageError("-x is given without a command")
     if detach and not context.command:
         raise UsageError("--detach goes with -x CMD")
+    prompts = None if questions is None else _questions(context, app, request, questions, count)
+    count = count if prompts is None else len(prompts)
     failed: list[tuple[str, KhloneError]] = []
     if count is None:
         made = [_create(app, request, fetch=fetch, pull=pull)]
@@ -82,6 +93,10 @@ def command(
         unrun, ended = _run(context, app, made, detach=detach)
         failed += unrun
         code = ended or code
+    if prompts is not None:
+        unasked = _ask_each(context, app, request.name, made, prompts)
+        failed += unasked
+        code = code or next((error.exit_code for _, error in unasked), 0)
     if context.output.as_json:
         context.output.document(
             "new",
@@ -127,6 +142,38 @@ def _create_many(
 
         from_remote.require_fetched(app, request.start)
     return create.create_many(app, request, count, made_one=lambda clone: _tell(context, clone))
+
+
+def _questions(context: Context, app: App, request: NewRequest, source: str, count: int | None) -> list[str]:
+    """What each clone is to be asked: all that can be wrong with it is known before one is made."""
+    if context.command is not None:
+        raise UsageError("--ask-each starts the agents, so -x cannot be given too")
+    from khlone.operations import questions
+
+    if source == "-":
+        prompts = questions.parsed(sys.stdin.buffer.read(questions.MOST_BYTES + 1), "stdin")
+    else:
+        prompts = questions.load((context.directory or Path.cwd()) / source)
+    if count is not None and count != len(prompts):
+        raise UsageError(f"-n {count} clones are to be asked, and {source} has {len(prompts)} prompts")
+    questions.require_askable(app, request)
+    return prompts
+
+
+def _ask_each(
+    context: Context, app: App, name: str, made: list[Clone], prompts: list[str]
+) -> list[tuple[str, KhloneError]]:
+    """Ask each of them; those that could not be asked."""
+    from khlone.operations import questions
+
+    unasked = []
+    for clone, found in questions.ask_each(app, name, made, prompts):
+        if isinstance(found, KhloneError):
+            context.output.tell(f"{clone.name}: {found.message}; the clone stays")
+            unasked.append((clone.name, found))
+        else:
+            context.output.tell(f"session {found.id} of {clone.name}: {found.state}, pid {found.pid}")
+    return unasked
 
 
 def _tell(context: Context, clone: Clone) -> None:
