@@ -8,7 +8,19 @@ import sys
 
 from benchmarks.harness import GIT, KHLONE, bench
 
-NAMES = ("create", "race", "merge", "dirty_target", "listing", "plugins", "hooks", "queue", "conflicts", "isolation")
+NAMES = (
+    "create",
+    "race",
+    "merge",
+    "dirty_target",
+    "listing",
+    "plugins",
+    "hooks",
+    "queue",
+    "conflicts",
+    "isolation",
+    "watching",
+)
 
 
 def main(names: list[str]) -> int:
