@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from khlone import procfs
 from khlone.values import dataclass
@@ -88,10 +88,15 @@ def look(root: int) -> Tree | None:
     return Tree(root=root, at_s=time.monotonic(), processes=found)
 
 
-def pss_bytes(tree: Tree) -> int | None:
-    """The proportional memory of a tree: costs milliseconds a process; `None` where one does not tell."""
+def rss_bytes(pids: Iterable[int]) -> int:
+    """The resident memory of some processes together, those that are gone aside."""
+    return sum(one.rss_bytes for pid in pids if (one := _process(pid)) is not None)
+
+
+def pss_bytes(pids: Iterable[int]) -> int | None:
+    """The proportional memory of some processes: costs milliseconds each; `None` where one does not tell."""
     total = 0
-    for pid in tree.processes:
+    for pid in pids:
         try:
             with open(f"/proc/{pid}/smaps_rollup", "rb") as stream:
                 line = next(line for line in stream if line.startswith(b"Pss:"))

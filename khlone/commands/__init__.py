@@ -119,6 +119,7 @@ def session_options(function: _Function) -> _Function:
     """What every verb that starts a session lets the user say of its place in line and of its end."""
     for option in (
         click.option("--stall", metavar="T", help="End it when nothing was said, read or written for so long."),
+        click.option("--max-memory", metavar="SIZE", help="End it when it takes more memory (500M, 4G)."),
         click.option("--max-time", metavar="T", help="End it after so long (90, 30m, 2h)."),
         click.option(
             "--priority",

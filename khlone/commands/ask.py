@@ -37,6 +37,7 @@ def command(
     no_wait: bool,
     priority: int,
     max_time: str | None,
+    max_memory: str | None,
     max_cost: str | None,
     stall: str | None,
 ) -> int:
@@ -46,7 +47,7 @@ def command(
     """
     from khlone.operations import asking, bounds, run, spending
 
-    limits, most = bounds.parsed(max_time=max_time, stall=stall), spending.parsed(max_cost)
+    limits, most = bounds.parsed(max_time=max_time, stall=stall, max_memory=max_memory), spending.parsed(max_cost)
     if last:
         if prompt is not None or resume or session is not None or detach or context.command:
             raise UsageError("--last prints an answer that was asked for before, and asks nothing")

@@ -25,6 +25,7 @@ def command(
     no_wait: bool,
     priority: int,
     max_time: str | None,
+    max_memory: str | None,
     stall: str | None,
 ) -> int:
     """Come to the session of a clone that has a terminal, or start one: its agent, or a command.
@@ -33,7 +34,7 @@ def command(
     """
     from khlone.operations import bounds, ending, run, standing, terminals
 
-    limits = bounds.parsed(max_time=max_time, stall=stall)
+    limits = bounds.parsed(max_time=max_time, stall=stall, max_memory=max_memory)
     is_here = not detach and not context.output.as_json
     if is_here and not (sys.stdin.isatty() and sys.__stdout__ is not None and sys.__stdout__.isatty()):
         raise UsageError("attach wants a terminal", hint="git khlone attach NAME --detach starts it without one")

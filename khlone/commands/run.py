@@ -28,6 +28,7 @@ def command(
     no_wait: bool,
     priority: int,
     max_time: str | None,
+    max_memory: str | None,
     max_cost: str | None,
     stall: str | None,
 ) -> int:
@@ -40,7 +41,7 @@ def command(
 
     if not context.command:
         raise UsageError("no command is given", hint="git khlone run NAME -- CMD ...")
-    limits = bounds.parsed(max_time=max_time, stall=stall)
+    limits = bounds.parsed(max_time=max_time, stall=stall, max_memory=max_memory)
     most = spending.parsed(max_cost)
     if most is not None and not detach and not context.output.as_json:
         raise UsageError("--max-cost goes with --detach: on a terminal nobody but you sees what it has cost")
@@ -54,6 +55,7 @@ def command(
         priority=priority,
         max_time_s=limits.max_time_s,
         stall_s=limits.stall_s,
+        max_memory_bytes=limits.max_memory_bytes,
         max_cost_usd=most,
     )
     if not detach and not context.output.as_json:

@@ -82,6 +82,7 @@ def request(
         priority=priority,
         max_time_s=bounds.max_time_s,
         stall_s=bounds.stall_s,
+        max_memory_bytes=bounds.max_memory_bytes,
         max_cost_usd=max_cost_usd,
         given=None if any("{prompt}" in word for word in words) else prompt,
     )

@@ -17,12 +17,13 @@ from collections.abc import Callable
 
 from khlone import process, sessions, trees
 from khlone.operations import steering
+from khlone.operations.bounds import GRACE_S as GRACE_S
 from khlone.operations.bounds import NO_BOUNDS, Bounds, Clock
 from khlone.operations.run import SUPERVISES
 from khlone.process import Apart
 
-#: How long a process may take to end once it was told to, and what it has left behind, in seconds.
-GRACE_S, LEFT_GRACE_S = 10.0, 3.0
+#: How long what a process has left behind may take to end once it was told to, in seconds.
+LEFT_GRACE_S = 3.0
 #: How often what is about to end is looked for, in seconds.
 _POLL_S = 0.05
 #: How long one that is about to end by itself is given for that, in seconds.
@@ -97,7 +98,7 @@ class Attended:
         bounds: Bounds = NO_BOUNDS,
     ) -> None:
         self.child, self._token, self._signals, self._said = child, token, heard, said
-        self._clock = Clock(bounds, child.pid)
+        self._clock = Clock(bounds, child.pid, lambda: below(token))
         #: Why it was ended, where it was not by itself.
         self.reason: str | None = None
         #: How many processes it has left behind that were ended.
@@ -132,7 +133,7 @@ class Attended:
                 self.end("it was told to end")
             why = self._clock.passed() if self._kill_at is None and self.child.status is None else None
             if why is not None:
-                self.end(why)
+                self.end(why, grace_s=self._clock.grace_s)
             if self._end_at is not None and now >= self._end_at and self.child.status is None:
                 self.end(self.reason)
             if self.child.status is not None and self._is_over(now):

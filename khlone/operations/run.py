@@ -45,11 +45,12 @@ class RunRequest:
     max_time_s: float | None = None
     stall_s: float | None = None
     max_cost_usd: float | None = None
+    max_memory_bytes: int | None = None
 
     @property
     def bounds(self) -> Bounds:
-        """How long it may run, and do nothing."""
-        return Bounds(max_time_s=self.max_time_s, stall_s=self.stall_s)
+        """How long it may run, and do nothing, and what memory it may take."""
+        return Bounds(max_time_s=self.max_time_s, stall_s=self.stall_s, max_memory_bytes=self.max_memory_bytes)
 
 
 def _require(app: App, request: RunRequest) -> CloneRecord:

@@ -19,6 +19,7 @@ from khlone.errors import CloneNotReady, KhloneError
 from khlone.model import Clone, CloneRecord, Demand, Session, utc_now
 from khlone.operations import (
     admission,
+    attending,
     environment,
     isolation,
     journal,
@@ -33,9 +34,6 @@ from khlone.operations.bounds import NO_BOUNDS, Bounds, enforced
 from khlone.profiles import AgentProfile
 from khlone.registry import SessionRecord
 from khlone.values import dataclass
-
-#: How long a session on the terminal that has passed a bound may take to end, in seconds.
-_GRACE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +232,7 @@ def on_terminal(
             try:
                 running.started(child.pid)
             finally:
-                with enforced(bounds, child.pid, passed=passed, grace_s=_GRACE_S):
+                with enforced(bounds, child.pid, passed=passed, pids=lambda: attending.below("")):
                     process.await_foreground(child)
                 noted.keep()
                 running.status = child.wait()

@@ -83,6 +83,7 @@ def request(
         priority=priority,
         max_time_s=bounds.max_time_s,
         stall_s=bounds.stall_s,
+        max_memory_bytes=bounds.max_memory_bytes,
     )
 
 

@@ -141,7 +141,7 @@ class Watch:
 
     def _note(self, before: Tree, tree: Tree) -> None:
         if self._looks % _PSS_EACH == 0:
-            self._pss = trees.pss_bytes(tree)
+            self._pss = trees.pss_bytes(tree.processes)
         self._looks += 1
         passed_s = max(tree.at_s - before.at_s, 0.001)
         used = sum(one.cpu_s for one in tree.processes.values()) - sum(
