@@ -66,6 +66,8 @@ Child: TypeAlias = "subprocess.Popen[bytes]"
 #: A program that was started in a session of its own.
 Apart: TypeAlias = children.Child
 
+#: By how much a session is the kernel's choice before others when memory runs out, of 1000.
+_OOM_WORSE = 200
 #: Of prctl(2).
 _SET_CHILD_SUBREAPER = 36
 #: Captured output above this many bytes is cut; more than any answer khlone reads.
@@ -291,6 +293,18 @@ def start_linked(argv: Sequence[str], *, environment: Mapping[str, str], given: 
     with contextlib.suppress(BrokenPipeError), child.stdin:
         child.stdin.write(given)
     return os.dup(child.stdout.fileno())
+
+
+def offer_to_oom_killer(pid: int) -> None:
+    """Where memory runs out, let the kernel end this process, or one that it starts from now on, before others (Linux).
+
+    So that it is a session that ends, and not who sees sessions through.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/self/oom_score_adj", "rb") as stream:
+            wanted = min(1000, int(stream.read()) + _OOM_WORSE)
+        with open(f"/proc/{pid}/oom_score_adj", "wb") as stream:
+            stream.write(str(wanted).encode())
 
 
 def become_subreaper() -> bool:

@@ -150,6 +150,7 @@ class Running:
     def started(self, pid: int) -> None:
         """The process is there: record which one, and tell plugins."""
         self._pid = pid
+        process.offer_to_oom_killer(pid)
         self._place.started(pid)
         with self._app.registry.transaction() as change:
             change.note_session_process(self._prepared.session.id, sessions.identity(pid))
