@@ -49,6 +49,7 @@ POINTS: tuple[str, ...] = (
     "queue.added",
     "queue.pinned",
     "queue.built",
+    "queue.candidate-pinned",
     "queue.publishing",
     "queue.published",
     "queue.landed",

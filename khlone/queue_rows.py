@@ -14,7 +14,7 @@ from khlone.database import raw
 from khlone.errors import SeatLost
 from khlone.model import Strategy, utc_now
 from khlone.records import QueueEntry, QueueState
-from khlone.values import field_names
+from khlone.values import field_names, replace
 
 #: Ended entries and results of gates that are kept.
 KEPT_ENTRIES = 2000
@@ -26,7 +26,7 @@ _COLUMNS = field_names(QueueEntry)
 
 
 def select(connection: sqlite3.Connection, where: str, values: Sequence[object] = ()) -> list[QueueEntry]:
-    """Entries in the order in which they land: by priority, by how often they were put back, by age."""
+    """Entries in the order in which they land: by priority, by how often they were held, by age."""
     query = f"SELECT * FROM queue WHERE {where} ORDER BY priority DESC, penalty, id"  # noqa: S608
     return [_entry(row) for row in connection.execute(query, tuple(values))]
 
@@ -39,10 +39,14 @@ def waiting(connection: sqlite3.Connection, target: str | None = None) -> list[Q
 
 
 def add(connection: sqlite3.Connection, entry: QueueEntry) -> list[QueueEntry]:
-    """Add an entry; what waited of the same clone for the same target is superseded, and returned."""
+    """Add an entry; what waited of the same clone for the same target is superseded, and returned.
+
+    It waits behind those of the same priority whose clones were held less often since they landed last.
+    """
     old = [one for one in waiting(connection, entry.target) if one.clone == entry.clone]
     for one in old:
         end(connection, one.id, QueueState.SUPERSEDED)
+    entry = replace(entry, penalty=_refusals(connection, entry))
     marks = ", ".join("CAST(? AS TEXT)" if name in _TEXT else "?" for name in _COLUMNS)
     connection.execute(
         f"INSERT INTO queue ({', '.join(_COLUMNS)}) VALUES ({marks})",  # noqa: S608
@@ -56,6 +60,17 @@ def add(connection: sqlite3.Connection, entry: QueueEntry) -> list[QueueEntry]:
     return old
 
 
+def _refusals(connection: sqlite3.Connection, entry: QueueEntry) -> int:
+    """How often a gate or a conflict held a clone on its way to a target since it landed there last."""
+    row = connection.execute(
+        """SELECT count(*) AS held FROM queue WHERE clone = ?1 AND target = CAST(?2 AS TEXT) AND state = 'held'
+        AND code IN ('gate-failed', 'conflict') AND id > coalesce((SELECT max(id) FROM queue
+            WHERE clone = ?1 AND target = CAST(?2 AS TEXT) AND state = 'landed'), '')""",
+        (entry.clone, raw(entry.target)),
+    ).fetchone()
+    return int(row["held"])
+
+
 def end(connection: sqlite3.Connection, entry_id: str, state: QueueState, **facts: object) -> bool:
     """End an entry that has not ended, with what is to be said of it; False when it had."""
     facts["ended_at"] = utc_now()
@@ -65,11 +80,6 @@ def end(connection: sqlite3.Connection, entry_id: str, state: QueueState, **fact
         (state, *(_value(name, value) for name, value in facts.items()), entry_id),
     )
     return changed.rowcount == 1
-
-
-def put_back(connection: sqlite3.Connection, entry_id: str) -> None:
-    """Let an entry wait behind those that were put back less often."""
-    connection.execute("UPDATE queue SET penalty = penalty + 1 WHERE id = ?", (entry_id,))
 
 
 def take_seat(connection: sqlite3.Connection, target: str) -> int:

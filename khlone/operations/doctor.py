@@ -350,6 +350,7 @@ def _leftovers(app: App, *, fix: bool) -> Iterator[Finding]:
     swept = sweep.sweep(app) if fix else 0
     if fix and app.has_registry:
         queue.mend_pins(app)
+        queue.drop_left_candidates(app)
         scratch.end_left(app)
     if left:
         yield Finding(

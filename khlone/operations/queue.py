@@ -21,6 +21,7 @@ from khlone.records import QueueEntry, QueueState
 from khlone.repository import RefUpdate, null_oid
 
 _REFS = "refs/khlone/queue/"
+_CANDIDATES = "refs/khlone/candidates/"
 #: Seconds between looks at entries that another process lands.
 _POLL_S = 0.2
 
@@ -164,6 +165,36 @@ def mend_pins(app: App) -> None:
             gone = RefUpdate(ref=_REFS + entry_id, new=null_oid(oid), old=oid)
             app.repository.update_refs([gone], reason="khlone: queue", check=False)
     _pin(app, [entry for entry in live.values() if entry.id not in there])
+
+
+def pin_candidate(app: App, target: str, oid: str, *, check: bool) -> bool:
+    """Keep a commit from collection while gates look at it, until `drop_candidates`.
+
+    False where it cannot be, as when it is gone already; with `check` that raises GitFailed.
+    """
+    fresh = RefUpdate(ref=f"{_CANDIDATES}{seat_of(target)}/{oid}", new=oid, old=null_oid(oid))
+    return app.repository.update_refs([fresh], reason="khlone: candidate", check=check).status == 0
+
+
+def drop_candidates(app: App, seat: str) -> None:
+    """Let go of what was pinned for the gates of a target; its seat is held."""
+    listed = app.repository.git("for-each-ref", "--format=%(refname) %(objectname)", _CANDIDATES + seat)
+    found = (line.split(" ") for line in listed.text.splitlines())
+    gone = [RefUpdate(ref=ref, new=null_oid(oid), old=oid) for ref, oid in found]
+    if gone:
+        app.repository.update_refs(gone, reason="khlone: candidate", check=False)
+
+
+def drop_left_candidates(app: App) -> None:
+    """Let go of what killed drivers had pinned, of every target that nobody drives."""
+    listed = app.repository.git("for-each-ref", "--format=%(refname)", _CANDIDATES)
+    for seat in sorted({ref.removeprefix(_CANDIDATES).partition("/")[0] for ref in listed.text.splitlines()}):
+        lock = app.locks.try_operation(seat)
+        if lock is not None:
+            try:
+                drop_candidates(app, seat)
+            finally:
+                lock.release()
 
 
 # -- until they have landed --------------------------------------------------------------------

@@ -67,11 +67,16 @@ def drive(app: App, target: str, gates: Gates) -> bool:
         with app.registry.transaction() as change:
             epoch = queue_rows.take_seat(change.connection, target)
         queue.mend_pins(app)
+        queue.drop_candidates(app, queue.seat_of(target))
         scratch.end_left(app)
         _Driver(app, target, gates, seat, epoch).run()
     finally:
         seat.release()
     return True
+
+
+class _Collected(Exception):
+    """A candidate was collected before it was pinned."""
 
 
 class _Driver:
@@ -81,6 +86,7 @@ class _Driver:
         self._app, self._target, self._gates, self._seat, self._epoch = app, target, gates, seat, epoch
         self._landed: list[QueueEntry] = []
         self._built: dict[tuple[str, str], Change | KhloneError] = {}
+        self._pins: set[str] = set()
         self._lost = 0
 
     def run(self) -> None:
@@ -89,7 +95,7 @@ class _Driver:
             entries = self._next()
             if not entries:
                 return
-            with self._marked(entries):
+            with self._marked(entries), self._pinned(), contextlib.suppress(_Collected):
                 self._round(entries)
 
     def _next(self) -> list[QueueEntry]:
@@ -112,6 +118,26 @@ class _Driver:
         finally:
             with self._app.registry.transaction() as change:
                 queue_rows.note_testing(change.connection, ids, testing=False)
+
+    @contextlib.contextmanager
+    def _pinned(self) -> Iterator[None]:
+        """What is tested in the block stays until its end, whatever is collected meanwhile."""
+        self._pins.clear()
+        try:
+            yield
+        finally:
+            if self._pins:
+                queue.drop_candidates(self._app, queue.seat_of(self._target))
+
+    def _pin(self, chain: Sequence[Change]) -> None:
+        oid = chain[-1].candidate.oid
+        if oid not in self._pins:
+            surely = self._lost >= MOST_LOST_RACES
+            if not queue.pin_candidate(self._app, self._target, oid, check=surely):
+                self._lost += 1
+                raise _Collected
+            self._pins.add(oid)
+            faults.point("queue.candidate-pinned")
 
     # -- one round
 
@@ -171,6 +197,7 @@ class _Driver:
         rows = [chain[: number + 1] for number in range(len(chain))]
         wholes = [_whole(base, row) for row in rows]
         _ = self._gates.commands  # What cannot be understood is raised here, by one thread.
+        self._pin(chain)
         for row in rows:
             self._note_testing(row)
         answers = look_ahead.judged(
@@ -206,6 +233,7 @@ class _Driver:
         self._blame([row[one].entry for one in together], [row[-1].entry], judgement)
 
     def _judge(self, base: str, chain: Sequence[Change]) -> Judgement:
+        self._pin(chain)
         self._note_testing(chain)
         judgement = self._gates.judge(_whole(base, chain), [_asked(one) for one in chain])
         self._note_judged(chain, judgement)
@@ -303,6 +331,7 @@ class _Driver:
 
     def _land(self, base: str, chain: Sequence[Change], *, gated: bool) -> bool:
         """Move the target; False where it moved meanwhile, or something keeps it from moving."""
+        self._pin(chain)
         try:
             with files.explained(self._app.location.common_dir):
                 done = queue_landing.land(self._app, self._target, base, chain, self._seat, self._epoch, gated=gated)

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.commands.merging import held, landed, merge, oid, parents, release_main, shown, worked
+from tests.commands.merging import Stopping, held, landed, merge, oid, parents, release_main, shown, worked
 from tests.commands.steps import document, show
 from tests.faults.lab import wait_until
 from tests.support import KHLONE, TIMEOUT_S, Commit, Git, Khlone, write
@@ -531,6 +531,61 @@ def test_a_run_of_the_queue_tells_how_each_ended_and_what_the_gate_printed_in_li
     assert any(line.startswith("a -> main ") and " landed as " in line for line in told), done.out
     at = next(number for number, line in enumerate(told) if "gate 'test' refused b: it ended with exit 3:" in line)
     assert told[at + 1 : at + 3] == ["  two failed", "  of nine"]
+
+
+@pytest.mark.parametrize("mode", ["batch", "serial", "speculative"])
+def test_what_a_gate_looks_at_outlives_a_collection_meanwhile(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, mode: str
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    git("config", "khlone.merge.mode", mode, cwd=project)
+    # The gate leaves the commit alone, so that nothing but khlone's own ref keeps it.
+    away = "git checkout -q --detach main && git reflog expire --expire=now --all && git -C " + str(project)
+    kept = 'git cat-file -e $KHLONE_CANDIDATE && test -n "$(git for-each-ref refs/khlone/candidates)"'
+    gated(git, project, f"{away} prune --expire=now && {kept}")
+
+    found = merge(khlone, project, "a", "b")
+
+    assert (landed(found), found["gated"]) == (["a", "b"], True)
+    assert git("for-each-ref", "refs/khlone/candidates", cwd=project) == ""
+    assert git("fsck", "--connectivity-only", "--no-dangling", cwd=project) == ""
+
+
+def test_a_candidate_that_was_collected_before_it_was_pinned_is_made_again(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    gated(git, project, "true")
+    merging = Stopping(project, "queue.built", "a")
+    assert merging.wait()
+    git("gc", "-q", "--prune=now", cwd=project)
+
+    merging.go_on()
+    done = merging.end()
+
+    assert done.code == 0, done
+    assert shown(git, project, "a.txt") == "a\n"
+
+
+def test_one_that_was_held_waits_behind_those_that_were_not_until_it_has_landed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    paths = {name: worked(khlone, commit, project, name, {f"{name}.txt": name}) for name in "ab"}
+    gated(git, project, "test ! -e a.txt -o -e mended.txt")
+    merge(khlone, project, "a", code=5)
+    commit(paths["a"], {"mended.txt": "mended\n"}, "mended")
+
+    queue(khlone, project, "add", "a")
+    queue(khlone, project, "add", "b")
+
+    assert waiting(khlone, project) == ["b", "a"]
+    queue(khlone, project, "run")
+    for name in "ab":
+        commit(paths[name], {f"{name}2.txt": name}, "more")
+    queue(khlone, project, "add", "a")
+    queue(khlone, project, "add", "b")
+    assert waiting(khlone, project) == ["a", "b"]
 
 
 # -- what a killed driver leaves ---------------------------------------------------------------

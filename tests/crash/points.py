@@ -10,6 +10,7 @@ OUTSIDE = {
     "queue.pinned",
     "queue.added",
     "queue.built",
+    "queue.candidate-pinned",
     "queue.landed",
     "queue.finished",
     "merge.merged",

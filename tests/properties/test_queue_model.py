@@ -49,6 +49,7 @@ class Worker:
     common: Tree
     tip: Tree
     is_there: bool = True
+    held: int = 0
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Entry:
     name: str
     tip: Tree
     priority: int
+    penalty: int
 
 
 @dataclass
@@ -72,29 +74,34 @@ class Model:
     def queue(self, name: str, priority: int) -> None:
         """Pin the tip of a clone in place of what waits of it."""
         self.waiting = [entry for entry in self.waiting if entry.name != name]
-        self.waiting.append(Entry(name=name, tip=dict(self.workers[name].tip), priority=priority))
+        one = self.workers[name]
+        self.waiting.append(Entry(name=name, tip=dict(one.tip), priority=priority, penalty=one.held))
 
     def settle(self) -> dict[str, str]:
         """Let all that waits land, or be held; how each ended, by name."""
         ended: dict[str, str] = {}
         while self.waiting:
-            self.waiting.sort(key=lambda entry: -entry.priority)
+            self.waiting.sort(key=lambda entry: (-entry.priority, entry.penalty))
             here, left = self._chain(self.waiting)
             for entry in left:
                 if merged(self.workers[entry.name].common, self.target, entry.tip) is None:
-                    ended[entry.name] = "held"
-                    self.waiting.remove(entry)
+                    self._hold(entry, ended)
             for entry in here:
                 if any(path.startswith(BAD) for path in entry.tip):
-                    ended[entry.name] = "held"
-                    self.waiting.remove(entry)
+                    self._hold(entry, ended)
             for entry in self._chain([entry for entry in here if entry.name not in ended])[0]:
                 ended[entry.name] = "landed"
                 self.target = merged(self.workers[entry.name].common, self.target, entry.tip) or {}
                 self.workers[entry.name].common = entry.tip
+                self.workers[entry.name].held = 0
                 self.landed.append(dict(self.target))
                 self.waiting.remove(entry)
         return ended
+
+    def _hold(self, entry: Entry, ended: dict[str, str]) -> None:
+        ended[entry.name] = "held"
+        self.workers[entry.name].held += 1
+        self.waiting.remove(entry)
 
     def _chain(self, entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
         tip, here, left = self.target, [], []
