@@ -1051,6 +1051,34 @@ class PushRejected(KhloneError):
         super().__init__(f"{name} is not pushed to {remote}: {why}", hint=hint, name=name, remote=remote, why=why)
 
 
+class NoUpstream(KhloneError):
+    """What lands is to be pushed, and the target follows no branch of a remote."""
+
+    code = "no-upstream"
+
+    def __init__(self, target: str, why: str) -> None:
+        super().__init__(
+            f"what lands on {target} cannot be pushed: it {why}",
+            hint=f"git branch --set-upstream-to=REMOTE/{target} {target}, or land with --no-push",
+            target=target,
+        )
+
+
+class TargetDiverged(KhloneError):
+    """The target and the branch of a remote that it follows each have commits that the other lacks."""
+
+    code = "target-diverged"
+
+    def __init__(self, target: str, upstream: str, *, new: str | None = None) -> None:
+        there = "" if new is None else f"; what was tested is on {upstream} ({new[:10]}) and not here"
+        super().__init__(
+            f"{target} and {upstream} have diverged{there}",
+            hint=f"bring them together first, with {target} checked out: git merge {upstream}",
+            target=target,
+            upstream=upstream,
+        )
+
+
 class NoForge(KhloneError):
     """No program is there that can open a pull request on this remote."""
 

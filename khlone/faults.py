@@ -50,6 +50,8 @@ POINTS: tuple[str, ...] = (
     "queue.pinned",
     "queue.built",
     "queue.candidate-pinned",
+    "queue.pushing",
+    "queue.pushed",
     "queue.publishing",
     "queue.published",
     "queue.landed",

@@ -312,6 +312,7 @@ class MergeResult:
     """The outcome of one `merge`: the target from `old` to `new`, who landed and who was held.
 
     Where those that landed were to be removed, `removed` and `kept` say which of them were.
+    `pushed` is the branch of a remote that has them too, `notes` what gates were worth telling of.
     """
 
     target: str
@@ -322,6 +323,8 @@ class MergeResult:
     held: Sequence[Held]
     removed: Sequence[Removed] = ()
     kept: Sequence[Kept] = ()
+    pushed: str | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

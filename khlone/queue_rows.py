@@ -21,7 +21,7 @@ KEPT_ENTRIES = 2000
 KEPT_RESULTS = 5000
 _ENDED = "('landed', 'held', 'removed', 'superseded')"
 _TEXT = frozenset({"name", "target", "code", "message", "hint", "resolved_by"})
-_LISTS = frozenset({"after", "paths", "partners"})
+_LISTS = frozenset({"after", "paths", "partners", "notes"})
 _COLUMNS = field_names(QueueEntry)
 
 
@@ -162,6 +162,6 @@ def _entry(row: Mapping[str, object]) -> QueueEntry:
     found = {name: row[name] for name in _COLUMNS}
     found |= {name: tuple(json.loads(str(found[name]))) for name in _LISTS}
     found |= {"state": QueueState(str(found["state"])), "strategy": Strategy(str(found["strategy"]))}
-    found |= {name: bool(found[name]) for name in ("gate", "remove")}
+    found |= {name: bool(found[name]) for name in ("gate", "remove", "push")}
     found["gated"] = None if found["gated"] is None else bool(found["gated"])
     return QueueEntry(**found)  # type: ignore[arg-type]

@@ -97,7 +97,8 @@ class QueueEntry:
     `source` is pinned: what is committed later, or becomes of the clone, changes nothing;
     `record` is the clone as it was, as JSON.
     `after` names clones whose entries come first, `partners` those that it fails with.
-    `oid` is the commit that brought it onto the target.
+    `oid` is the commit that brought it onto the target. With `push` that goes to the target's
+    upstream first. `notes` is what gates were worth telling of, passed or not.
     """
 
     id: str
@@ -124,3 +125,5 @@ class QueueEntry:
     partners: Sequence[str] = ()
     resolved_by: str | None = None
     record: str = "{}"
+    push: bool = False
+    notes: Sequence[str] = ()

@@ -312,6 +312,14 @@ SETTINGS = (
         "ahead at once, each on top of those before it.",
     ),
     Setting(
+        key="merge.push",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        option="merge --push",
+        doc="Whether what lands goes to the remote branch that the target follows, and lands here only when it has.",
+    ),
+    Setting(
         key="merge.window",
         kind=Kind.COUNT,
         sources=_OWN,

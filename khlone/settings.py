@@ -151,6 +151,11 @@ class Settings:
         return int(found) or None if isinstance(found, (int, float)) else None
 
     @property
+    def merge_push(self) -> bool:
+        """Whether what lands goes to the target's upstream too."""
+        return self.value("merge.push") is True
+
+    @property
     def first_lands(self) -> bool:
         """Whether of several clones that fail only together the first in the queue lands all the same."""
         return self.value("merge.firstlands") is True

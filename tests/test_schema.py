@@ -489,7 +489,13 @@ def queueing(ask: Ask, project: Path) -> None:
     assert ask("queue", "pause", cwd=project)["paused"] == ["main"]
     assert ask("queue", "resume", cwd=project)["paused"] == []
     assert [one["state"] for one in ask("queue", "run", cwd=project, code=5)["entries"]] == ["held"]
-    assert ask("merge", "one", cwd=project)["gated"]
+    remote = project.parent / "upstream.git"
+    run_git("init", "-q", "--bare", str(remote), cwd=project)
+    run_git("remote", "add", "upstream", str(remote), cwd=project)
+    run_git("push", "-q", "-u", "upstream", "main", cwd=project)
+    run_git("config", "khlone.gate.test", "echo >made-by-the-gate", cwd=project)
+    pushed = ask("merge", "one", "--push", cwd=project)
+    assert (pushed["gated"], pushed["pushed"], len(pushed["notes"])) == (True, "upstream/main", 1)
     ended = [(entry["name"], entry["state"]) for entry in ask("queue", "log", cwd=project)["entries"]]
     assert ended == [("one", "landed"), ("two", "held"), ("one", "removed")]
     assert ask("events", cwd=project)["events"][-1]["event"] == "landed"

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import click
 
-from khlone.commands import Context, verb
+from khlone.commands import Context, landing, verb
 from khlone.errors import UsageError
-from khlone.model import MergeResult, Strategy
+from khlone.model import Held, MergeResult
 from khlone.output import paragraph, visible
 
 
 @verb("merge")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--into", metavar="T", help="Land on this branch instead of the clones' target.")
-@click.option("--merge", "strategies", flag_value="merge", multiple=True, help="Land as a merge commit (the default).")
-@click.option("--squash", "strategies", flag_value="squash", multiple=True, help="Land as one commit.")
-@click.option(
-    "--rebase", "strategies", flag_value="rebase", multiple=True, help="Land each commit on top of the target."
-)
-@click.option("--ff-only", "strategies", flag_value="ff-only", multiple=True, help="Land only as a fast-forward.")
-@click.option("--committed", is_flag=True, help="Land what is committed, whatever else lies in the clone.")
+@landing.options
 @click.option("--no-gate", is_flag=True, help="Ask no gate.")
 @click.option("--all-ready", is_flag=True, help="Land every clone that has commits its target lacks.")
 @click.option("--detach", is_flag=True, help="Only put them in the merge queue.")
@@ -32,6 +26,7 @@ def command(
     into: str | None,
     strategies: tuple[str, ...],
     committed: bool,
+    pushing: tuple[str, ...],
     no_gate: bool,
     all_ready: bool,
     detach: bool,
@@ -45,10 +40,8 @@ def command(
     local overlaps.
     """
     from khlone.operations import merge, offer
-    from khlone.operations.offer import MergeRequest
 
-    if len(set(strategies)) > 1:
-        raise UsageError(f"--{' and --'.join(dict.fromkeys(strategies))} contradict each other")
+    strategy = landing.strategy(strategies)
     if all_ready and names:
         raise UsageError("--all-ready takes no NAME")
     if detach and dry_run:
@@ -57,54 +50,55 @@ def command(
     chosen = tuple(offer.ready_names(app, into)) if all_ready else names or (None,)
     if not chosen:
         context.output.tell("no clone has commits that its target lacks")
-    request = MergeRequest(
+    request = offer.MergeRequest(
         names=chosen,
         into=into,
-        strategy=Strategy(strategies[0]) if strategies else Strategy.MERGE,
+        strategy=strategy,
         committed=committed,
         gate=not no_gate,
         dry_run=dry_run,
         remove=remove_landed,
         detach=detach,
+        push=landing.is_pushed(pushing),
     )
     result = merge.merge(app, request)
     if context.output.as_json:
-        document = {
-            "target": result.target,
-            "old": result.old,
-            "new": result.new,
-            "gated": result.gated,
-            "landed": result.landed,
-            "held": [
-                {
-                    "name": held.name,
-                    "code": held.code,
-                    "message": held.message,
-                    "paths": held.paths,
-                    "partners": held.partners,
-                }
-                for held in result.held
-            ],
-            "removed": result.removed,
-            "kept": [{"name": kept.name, "code": kept.code, "message": kept.message} for kept in result.kept],
-        }
-        context.output.document("merge", document)
+        context.output.document("merge", _document(result))
     _print(context, result, dry_run=dry_run)
     codes = [held.exit_code for held in result.held] + [kept.exit_code for kept in result.kept]
     return codes[0] if codes else 0
 
 
+def _document(result: MergeResult) -> dict[str, object]:
+    return {
+        "target": result.target,
+        "old": result.old,
+        "new": result.new,
+        "gated": result.gated,
+        "pushed": result.pushed,
+        "landed": result.landed,
+        "held": [_held(one) for one in result.held],
+        "removed": result.removed,
+        "kept": [{"name": kept.name, "code": kept.code, "message": kept.message} for kept in result.kept],
+        "notes": result.notes,
+    }
+
+
+def _held(held: Held) -> dict[str, object]:
+    return {name: getattr(held, name) for name in ("name", "code", "message", "paths", "partners")}
+
+
 def _print(context: Context, result: MergeResult, *, dry_run: bool) -> None:
     would = "would land" if dry_run else "landed"
+    pushed = "" if result.pushed is None else f", pushed to {visible(result.pushed)}"
     for landed in result.landed:
         gated = "" if result.gated or dry_run else ", ungated"
         context.output.answer(
-            f"{landed.name} {would} on {visible(result.target)} as {landed.oid[:10]} ({landed.strategy.value}{gated})"
+            f"{landed.name} {would} on {visible(result.target)} as {landed.oid[:10]} "
+            f"({landed.strategy.value}{gated}{pushed})"
         )
     for held in result.held:
-        context.output.tell(f"held: {paragraph(held.message)}")
-        if held.hint:
-            context.output.tell(f"  hint: {visible(held.hint)}")
+        landing.tell_held(context, held)
     for removed in result.removed:
         context.output.tell(f"{removed.name} is in the trash; git khlone restore {removed.trash}")
     for kept in result.kept:

@@ -18,6 +18,7 @@ from khlone.app import App
 from khlone.errors import (
     GitFailed,
     KhloneError,
+    QueuePaused,
     TargetMoved,
 )
 from khlone.locks import HeldLock
@@ -44,6 +45,7 @@ from khlone.operations import (
     submodules,
     targets,
     undo,
+    upstream,
 )
 from khlone.operations.gates import Gates, required_but_missing
 from khlone.operations.offer import MergeRequest
@@ -77,7 +79,10 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     gates = Gates(app) if request.gate and not request.dry_run else None
     if not request.dry_run:
         recovery.recover(app)
-    if (gates is not None and (gates.is_there or app.settings.gate_required)) or request.detach:
+    pushed = not request.dry_run and queue.is_pushed(app, request)
+    if pushed:
+        upstream.require(app, target)
+    if (gates is not None and (gates.is_there or app.settings.gate_required)) or request.detach or pushed:
         return _through_the_queue(app, clones, target, old, request, gates or Gates(app))
     landed: list[_Landing] = []
     left: list[_Left] = []
@@ -125,9 +130,10 @@ def _through_the_queue(
                 entries.append(queue.add(app, clone, target, request))
         except KhloneError as error:
             held.append(_as_held(clone, error))
-    done = [] if request.detach or not entries else queue.settle(app, target, entries, gates)
+    done = [] if request.detach or not entries else _settled(app, target, entries, gates)
     landed = [entry for entry in done if entry.state is QueueState.LANDED]
-    held += [_held_in_queue(entry) for entry in done if entry.state is not QueueState.LANDED]
+    held += [_held_in_queue(entry) for entry in done if entry.ended_at and entry.state is not QueueState.LANDED]
+    held += [_as_held(entry, QueuePaused(target)) for entry in done if entry.ended_at is None]
     order = [clone.name for clone in clones]
     held.sort(key=lambda one: order.index(one.name))
     by_name = {clone.name: clone for clone in clones}
@@ -136,8 +142,20 @@ def _through_the_queue(
         Landed(name=entry.name, strategy=entry.strategy, oid=entry.oid or "", resolved_by=entry.resolved_by)
         for entry in landed
     ]
-    result = _result(app, target, old, told, held, gated=bool(landed) and all(entry.gated for entry in landed))
+    result = values.replace(
+        _result(app, target, old, told, held, gated=bool(landed) and all(entry.gated for entry in landed)),
+        pushed=upstream.require(app, target).shown if landed and all(entry.push for entry in landed) else None,
+        notes=tuple(dict.fromkeys(note for entry in done for note in entry.notes)),
+    )
     return leaving.remove_landed(app, [by_name[one.name] for one in landed], result) if request.remove else result
+
+
+def _settled(app: App, target: str, entries: Sequence[QueueEntry], gates: Gates) -> list[QueueEntry]:
+    """What became of entries; those of a queue that rests are still in line."""
+    try:
+        return queue.settle(app, target, entries, gates)
+    except QueuePaused:
+        return queue.by_id(app, [entry.id for entry in entries])
 
 
 def _held_in_queue(entry: QueueEntry) -> Held:
@@ -182,7 +200,7 @@ def tell_held(app: App, left: Sequence[_Left]) -> None:
             app.tell_problems(app.plugins.held(journal.as_clone(now, head=app.repository.read_ref(now.ref)), held))
 
 
-def _as_held(clone: CloneRecord, error: KhloneError) -> Held:
+def _as_held(clone: CloneRecord | QueueEntry, error: KhloneError) -> Held:
     paths = error.facts.get("paths")
     return Held(
         name=clone.name,

@@ -17,7 +17,7 @@ MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeRequest:
-    """What `merge` was asked for."""
+    """What `merge` was asked for; `push` is `None` where the setting decides."""
 
     names: Sequence[str | None]
     into: str | None = None
@@ -29,6 +29,7 @@ class MergeRequest:
     priority: int = 0
     after: Sequence[str] = ()
     detach: bool = False
+    push: bool | None = None
 
 
 def ready_names(app: App, into: str | None) -> list[str]:

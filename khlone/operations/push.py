@@ -29,7 +29,9 @@ PUSHABLE = (CloneState.READY, CloneState.MERGED, CloneState.MERGING, CloneState.
 #: How far back a branch's reflog is looked through for what the remote has.
 _REFLOG = 1000
 #: How many lines of the remote's own words are passed on.
-_WORDS = 20
+MOST_WORDS = 20
+#: What git says where the remote has not what was last seen there.
+_STALE = ("stale info", "fetch first", "non-fast-forward", "needs force")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,10 +247,10 @@ def _push(app: App, plans: Sequence[PushPlan], request: PushRequest) -> Mapping[
         timeout_s=limit_s,
     )
     words = [line.strip() for line in redacted(done.error_text).splitlines() if line.startswith("remote:")]
-    for line in words[:_WORDS]:
+    for line in words[:MOST_WORDS]:
         app.told(line)
-    answers = _answers(done)
-    return {plan.clone.id: _refusal(plan, answers.get(plan.clone.ref), done, limit_s, words) for plan in plans}
+    found = answers(done)
+    return {plan.clone.id: _refusal(plan, found.get(plan.clone.ref), done, limit_s, words) for plan in plans}
 
 
 def _address(app: App, remote: Remote) -> tuple[str, ...]:
@@ -259,7 +261,7 @@ def _address(app: App, remote: Remote) -> tuple[str, ...]:
     return (f"remote.{remote.name}.pushurl={root / remote.url}",)
 
 
-def _answers(done: Completed) -> dict[str, tuple[str, str]]:
+def answers(done: Completed) -> dict[str, tuple[str, str]]:
     """(flag, summary) of each ref, from the lines that are made for programs."""
     found = {}
     for line in done.text.splitlines():
@@ -272,27 +274,35 @@ def _answers(done: Completed) -> dict[str, tuple[str, str]]:
 def _refusal(
     plan: PushPlan, answer: tuple[str, str] | None, done: Completed, limit_s: float, words: Sequence[str]
 ) -> KhloneError | None:
-    name, remote = plan.clone.name, plan.remote
-    if answer is not None and answer[0] != "!":
+    name, remote = plan.clone.name, plan.remote.name
+    if done.status == 0 if answer is None else answer[0] != "!":
         return None
-    if answer is None and done.status == 0:
-        return None
+    if answer is not None and _reason(answer) in _STALE:
+        return PushRejected(
+            name, remote, f"{plan.shown} is not what was last seen there", hint=_bring_in(plan.clone, plan.remote)
+        )
+    return refusal(name, remote, answer, done, limit_s, words)
+
+
+def _reason(answer: tuple[str, str]) -> str:
+    found = re.search(r"\((.*)\)\s*\Z", answer[1])
+    return answer[1] if found is None else found[1]
+
+
+def refusal(
+    name: str, remote: str, answer: tuple[str, str] | None, done: Completed, limit_s: float, words: Sequence[str]
+) -> KhloneError:
+    """The error for a push that failed: what git answers of the ref, and the remote's own `words`."""
     if answer is None:
         if not done.timed_out and "fatal:" not in done.error_text and "failed to push some refs" in done.error_text:
             said = [line for line in redacted(done.error_text).splitlines() if not line.startswith("error: failed to")]
             last = f": {said[-1].strip()[:300]}" if said else ""
             return PushRejected(
-                name, remote.name, f"the hook pre-push of this repository refused it{last}", hint="do what it says"
+                name, remote, f"the hook pre-push of this repository refused it{last}", hint="do what it says"
             )
-        return remotes.failure(remote.name, done, limit_s)
-    reason = re.search(r"\((.*)\)\s*\Z", answer[1])
-    why = answer[1] if reason is None else reason[1]
-    if why in ("stale info", "fetch first", "non-fast-forward", "needs force"):
-        return PushRejected(
-            name, remote.name, f"{plan.shown} is not what was last seen there", hint=_bring_in(plan.clone, remote)
-        )
+        return remotes.failure(remote, done, limit_s)
     told = "; ".join(line.removeprefix("remote:").strip() for line in words[:3])
-    return PushRejected(name, remote.name, f"{why}{f': {told}' if told else ''}", hint=None)
+    return PushRejected(name, remote, f"{_reason(answer)}{f': {told}' if told else ''}", hint=None)
 
 
 def _follow(app: App, configured: Configured, plan: PushPlan) -> None:

@@ -34,6 +34,11 @@ def seat_of(target: str) -> str:
 # -- in and out --------------------------------------------------------------------------------
 
 
+def is_pushed(app: App, request: offer.MergeRequest) -> bool:
+    """Whether what lands is to go to the target's upstream too."""
+    return app.settings.merge_push if request.push is None else request.push
+
+
 def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) -> QueueEntry:
     """Put what a clone offers in line; an entry of it that waits for the same target is superseded.
 
@@ -58,6 +63,7 @@ def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) 
             state=QueueState.WAITING,
             queued_at=utc_now(),
             record=json.dumps(journal.to_json(current)),
+            push=is_pushed(app, request),
         )
         with app.registry.transaction() as change:
             old = queue_rows.add(change.connection, entry)
@@ -239,10 +245,11 @@ def run(app: App, target: str) -> bool:
     return sequencer.drive(app, target, Gates(app))
 
 
-def explain(app: App, entry: QueueEntry, error: KhloneError) -> None:
-    """Note why an entry cannot land."""
+def explain(app: App, entry: QueueEntry, error: KhloneError, *, epoch: int, notes: Sequence[str] = ()) -> None:
+    """Note why an entry cannot land; raises SeatLost where another drives the queue now."""
     paths, partners = error.facts.get("paths"), error.facts.get("partners")
     with app.registry.transaction() as change, files.explained(app.location.common_dir):
+        queue_rows.require_seat(change.connection, entry.target, epoch)
         queue_rows.end(
             change.connection,
             entry.id,
@@ -253,6 +260,7 @@ def explain(app: App, entry: QueueEntry, error: KhloneError) -> None:
             hint=error.hint,
             paths=[str(path) for path in paths] if isinstance(paths, list) else [],
             partners=[str(one) for one in partners] if isinstance(partners, list) else [],
+            notes=notes,
         )
     drop_pins(app, [entry])
     events.note(app, "held", entry=entry.id, clone=entry.name, target=entry.target, code=error.code)

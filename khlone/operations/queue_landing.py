@@ -2,7 +2,8 @@
 
 The plan of the landing is in the registry before anything moves; the commit point ends
 every entry of it at once. Recovery reads the ref: the target ends at its old commit or at
-the tested one.
+the tested one. What is to be on a remote too gets there first, and lands here when it has:
+whoever is killed in between, the remote's branch tells what is left to do.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 from khlone import faults, queue_rows, sessions, values
 from khlone.app import App
-from khlone.errors import CloneNotReady
+from khlone.errors import CloneNotReady, KhloneError, RemoteFailed, TargetDiverged, TargetMoved
 from khlone.locks import HeldLock
 from khlone.model import Candidate, CloneRecord, CloneState, Kept, Landed, MergeResult, OperationKind, Outcome, utc_now
-from khlone.operations import events, journal, landing, leaving, moving, queue
+from khlone.operations import events, journal, landing, leaving, moving, queue, upstream
 from khlone.operations.moving import Move
 from khlone.operations.offer import MERGEABLE
+from khlone.operations.upstream import Upstream
 from khlone.records import QueueEntry, QueueState
 from khlone.registry import Operation, Transaction
 from khlone.values import dataclass
+
+#: The step of an operation while the remote is to take what lands.
+_PUSHING = "pushing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,54 +39,39 @@ class Change:
     candidate: Candidate
 
 
-def land(app: App, target: str, base: str, chain: Sequence[Change], seat: HeldLock, epoch: int, *, gated: bool) -> bool:
-    """Move the target to the last of a chain; False when it is not at `base` any more.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """The right to drive a target's queue: its lock, and the epoch of whoever holds that."""
 
-    Raises SeatLost where another drives the queue now, TargetDirty, TargetInProgress, or what git says.
+    target: str
+    lock: HeldLock
+    epoch: int
+
+
+def land(
+    app: App,
+    seat: Seat,
+    base: str,
+    chain: Sequence[Change],
+    *,
+    gated: bool,
+    notes: Sequence[str] = (),
+    there: Upstream | None = None,
+) -> bool:
+    """Move the target to the last of a chain; False when it, or `there`, is not where it was any more.
+
+    `there` is the branch of a remote that goes there first. Raises SeatLost where another
+    drives the queue now, TargetDirty, TargetInProgress, TargetDiverged, PushRejected,
+    RemoteFailed, CredentialsMissing, or what git says.
     """
-    with app.locks.landing(target, told=app.told) as turn:
-        if app.repository.read_ref(f"refs/heads/{target}") != base:
-            return False
-        new = chain[-1].candidate.oid
-        checkout = moving.require_clean(app, target, base, new)
-        turn.verify()
-        seat.verify()
-        move = Move(
-            operation=journal.new_operation_id(),
-            branch=target,
-            old=base,
-            new=new,
-            reason=f"khlone: merge into {target}",
-            leaves=False,
-            worktree=None if checkout is None else str(checkout.worktree),
-        )
-        plan = {**move.as_json(), "entries": _planned(chain), "gated": gated}
-        with app.registry.transaction() as change:
-            queue_rows.require_seat(change.connection, target, epoch)
-            change.begin_operation(
-                Operation(
-                    id=move.operation,
-                    kind=OperationKind.LAND,
-                    clone_id=queue.seat_of(target),
-                    name=target,
-                    plan=plan,
-                    owner=sessions.identity(),
-                    started_at=utc_now(),
-                    step="publishing",
-                )
-            )
-        faults.point("queue.publishing")
-        try:
-            done = moving.carry_out(app, move, checkout, seat)
-        except Exception as error:
-            if moving.is_settled(app, move, checkout, error):
-                _forget(app, move.operation)
-            raise
-        if not done:
-            _forget(app, move.operation)
-            return False
-        faults.point("queue.published")
-    landing.make_durable(app, checkout)
+    plan = {**_plan(seat, base, chain[-1].candidate.oid), "entries": _planned(chain), "gated": gated}
+    plan |= {"notes": list(notes), "push": None if there is None else there.as_json()}
+    if there is None:
+        done = _move(app, seat, plan)
+    else:
+        done = _send(app, seat, plan, there) and _move_after(app, seat, plan, there)
+    if not done:
+        return False
     with app.registry.transaction() as change:
         _commit(app, change, plan)
     faults.point("queue.landed")
@@ -90,9 +80,134 @@ def land(app: App, target: str, base: str, chain: Sequence[Change], seat: HeldLo
     return True
 
 
-def _forget(app: App, operation_id: str) -> None:
+def catch_up(app: App, seat: Seat, base: str, there: Upstream) -> str:
+    """Where the target is once it has what its upstream has: still at `base`, or where that is.
+
+    Raises TargetDiverged where each has commits that the other lacks, TargetMoved, and what
+    looking there and landing raise.
+    """
+    tip = upstream.look(app, there)
+    if tip is None or moving.contains(app, base, tip):
+        return base
+    if not moving.contains(app, tip, base):
+        raise TargetDiverged(seat.target, there.shown)
+    plan = {**_plan(seat, base, tip), "reason": f"khlone: follow {there.shown}", "entries": [], "gated": False}
+    if not _move(app, seat, plan):
+        raise TargetMoved(seat.target, 1)
+    _forget(app, plan)
+    app.told(f"{seat.target} has now what {there.shown} has ({tip[:10]})")
+    return tip
+
+
+def _plan(seat: Seat, base: str, new: str) -> dict[str, object]:
+    move = Move(
+        operation=journal.new_operation_id(),
+        branch=seat.target,
+        old=base,
+        new=new,
+        reason=f"khlone: merge into {seat.target}",
+        leaves=False,
+    )
+    return move.as_json()
+
+
+def _move(app: App, seat: Seat, plan: dict[str, object]) -> bool:
+    """Let the target go where the plan says; False, with nothing changed, when it is not where it was any more."""
+    with app.locks.landing(seat.target, told=app.told) as turn:
+        checkout = _require_ready(app, plan)
+        if checkout is False:
+            return False
+        turn.verify()
+        seat.lock.verify()
+        plan["worktree"] = None if checkout is None else str(checkout.worktree)
+        move = moving.from_plan(plan)
+        _note(app, seat, plan, "publishing")
+        faults.point("queue.publishing")
+        try:
+            done = moving.carry_out(app, move, checkout, seat.lock)
+        except Exception as error:
+            if moving.is_settled(app, move, checkout, error):
+                _forget(app, plan)
+            raise
+        if not done:
+            _forget(app, plan)
+            return False
+        faults.point("queue.published")
+    landing.make_durable(app, checkout)
+    return True
+
+
+def _require_ready(app: App, plan: Mapping[str, object]) -> landing.Checkout | Literal[False] | None:
+    """Where the target is checked out, False when it is not where it was; raises TargetDirty or TargetInProgress."""
+    target, base = str(plan["branch"]), str(plan["old"])
+    if app.repository.read_ref(f"refs/heads/{target}") != base:
+        return False
+    return moving.require_clean(app, target, base, str(plan["new"]))
+
+
+def _note(app: App, seat: Seat, plan: Mapping[str, object], step: str) -> None:
+    """Write the plan down, in place of what is written of it."""
     with app.registry.transaction() as change:
-        change.forget_operation(operation_id)
+        queue_rows.require_seat(change.connection, seat.target, seat.epoch)
+        change.forget_operation(str(plan["operation"]))
+        change.begin_operation(
+            Operation(
+                id=str(plan["operation"]),
+                kind=OperationKind.LAND,
+                clone_id=queue.seat_of(seat.target),
+                name=seat.target,
+                plan=plan,
+                owner=sessions.identity(),
+                started_at=utc_now(),
+                step=step,
+            )
+        )
+
+
+# -- to a remote first -------------------------------------------------------------------------
+
+
+def _send(app: App, seat: Seat, plan: dict[str, object], there: Upstream) -> bool:
+    """Have the remote's branch go first; False, with nothing changed, when it or the target is not where it was."""
+    seen, new = upstream.last_seen(app, there), str(plan["new"])
+    if _require_ready(app, plan) is False or (seen is not None and not moving.contains(app, new, seen)):
+        return False
+    seat.lock.verify()
+    _note(app, seat, plan, _PUSHING)
+    faults.point("queue.pushing")
+    try:
+        done = upstream.send(app, there, seen, new)
+    except Exception:
+        _forget(app, plan)
+        raise
+    if done:
+        faults.point("queue.pushed")
+        events.note(app, "pushed", target=seat.target, oid=new)
+    else:
+        _forget(app, plan)
+        events.note(app, "push-lost", target=seat.target, oid=new)
+        app.told(f"{there.shown} has moved on: computed and tested again on top of it")
+    return done
+
+
+def _move_after(app: App, seat: Seat, plan: dict[str, object], there: Upstream) -> bool:
+    """Let the target follow to what the remote has taken; raises, saying so, where it cannot."""
+    try:
+        if _move(app, seat, plan):
+            return True
+        raise TargetDiverged(seat.target, there.shown, new=str(plan["new"]))
+    except KhloneError as error:
+        found = app.registry.operation(str(plan["operation"]))
+        if found is not None and found.step == _PUSHING:
+            _forget(app, plan)
+        if not isinstance(error, TargetDiverged):
+            error.message += f"; {there.shown} has it already"
+        raise
+
+
+def _forget(app: App, plan: Mapping[str, object]) -> None:
+    with app.registry.transaction() as change:
+        change.forget_operation(str(plan["operation"]))
 
 
 def _planned(chain: Sequence[Change]) -> list[dict[str, object]]:
@@ -125,6 +240,7 @@ def _commit(app: App, change: Transaction, plan: Mapping[str, object]) -> None:
             oid=item["new"],
             gated=bool(plan["gated"]),
             resolved_by=item["resolved_by"],
+            notes=plan.get("notes", ()),
         )
         own = {
             "operation": item["operation"],
@@ -151,10 +267,19 @@ def _told(change: Change) -> Landed:
     return Landed(name=made.clone, strategy=made.strategy, oid=made.oid, resolved_by=made.resolved_by)
 
 
-def tell(app: App, target: str, base: str, chain: Sequence[Change], *, gated: bool) -> None:
+def tell(
+    app: App, target: str, base: str, chain: Sequence[Change], *, gated: bool, there: Upstream | None = None
+) -> None:
     """Say that a chain has landed, to whoever follows the queue and to plugins, and let go what was to go then."""
-    landed = [_told(one) for one in chain]
-    result = MergeResult(target=target, old=base, new=chain[-1].candidate.oid, gated=gated, landed=landed, held=())
+    result = MergeResult(
+        target=target,
+        old=base,
+        new=chain[-1].candidate.oid,
+        gated=gated,
+        landed=[_told(one) for one in chain],
+        held=(),
+        pushed=None if there is None else there.shown,
+    )
     for one in chain:
         events.note(app, "landed", entry=one.entry.id, clone=one.entry.name, target=target, oid=one.candidate.oid)
         merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
@@ -169,17 +294,35 @@ def tell(app: App, target: str, base: str, chain: Sequence[Change], *, gated: bo
 # -- recovery --------------------------------------------------------------------------------
 
 
-def recover(app: App, operation: Operation, seat: HeldLock) -> list[str]:
-    """Finish a landing whose driver died: the target ends at its old commit or at the tested one."""
-    move = moving.from_plan(operation.plan)
-    done = moving.resume(app, move, seat)
+def recover(app: App, operation: Operation, seat: HeldLock, *, ask: bool = False) -> list[str]:
+    """Finish a landing whose driver died: the target ends at its old commit or at the tested one.
+
+    Where only a remote can tell which of the two, it is asked with `ask`; else, and where it
+    does not answer, RemoteFailed is raised and all is left as it is.
+    """
+    plan = operation.plan
+    move = moving.from_plan(plan)
+    done = _has_begun(app, operation, ask=ask) and moving.resume(app, move, seat)
     seat.verify()
-    items = cast("Sequence[Mapping[str, object]]", operation.plan["entries"])
+    items = cast("Sequence[Mapping[str, object]]", plan["entries"])
     names = ", ".join(str(cast("Mapping[str, object]", item["clone"])["name"]) for item in items)
     with app.registry.transaction() as change:
         if done:
-            _commit(app, change, operation.plan)
+            _commit(app, change, plan)
         else:
             change.forget_operation(operation.id)
     queue.mend_pins(app)
-    return [f"{names} landed on {move.branch}" if done else f"{move.branch} moved on; {names} will be tried again"]
+    if not items:
+        return []
+    return [f"{names} landed on {move.branch}" if done else f"{names} will be tried again on {move.branch}"]
+
+
+def _has_begun(app: App, operation: Operation, *, ask: bool) -> bool:
+    """Whether anything was to move here already: not while a remote has not taken it."""
+    if operation.step != _PUSHING:
+        return True
+    there = upstream.from_plan(cast("Mapping[str, object]", operation.plan["push"]))
+    found = upstream.has(app, there, str(operation.plan["new"]), ask=ask)
+    if found is None:
+        raise RemoteFailed(there.remote, f"whether {there.shown} has it is found out by the next merge into it")
+    return found

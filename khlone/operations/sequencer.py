@@ -20,11 +20,12 @@ from khlone.app import App
 from khlone.errors import (
     GateFailed,
     KhloneError,
+    LockLost,
     MergeConflict,
+    SeatLost,
     TargetDirty,
     TargetMoved,
 )
-from khlone.locks import HeldLock
 from khlone.model import (
     Candidate,
     Clone,
@@ -44,13 +45,17 @@ from khlone.operations import (
     queue,
     queue_landing,
     scratch,
+    upstream,
 )
 from khlone.operations.gates import Gates, Judgement, required_but_missing
-from khlone.operations.queue_landing import Change
+from khlone.operations.queue_landing import Change, Seat
+from khlone.operations.upstream import Upstream
 from khlone.records import QueueEntry
 
 #: Entries that are tested as one.
 BATCH = 32
+#: Another drives the queue: nothing is written any more, and nobody held.
+_LOST_SEAT = (SeatLost, LockLost)
 #: A target that moved so often in a row while gates ran is left to the others.
 MOST_LOST_RACES = 50
 
@@ -63,13 +68,13 @@ def drive(app: App, target: str, gates: Gates) -> bool:
     try:
         for operation in app.registry.open_operations():
             if operation.clone_id == queue.seat_of(target):
-                queue_landing.recover(app, operation, seat)
+                queue_landing.recover(app, operation, seat, ask=True)
         with app.registry.transaction() as change:
             epoch = queue_rows.take_seat(change.connection, target)
         queue.mend_pins(app)
         queue.drop_candidates(app, queue.seat_of(target))
         scratch.end_left(app)
-        _Driver(app, target, gates, seat, epoch).run()
+        _Driver(app, gates, Seat(target=target, lock=seat, epoch=epoch)).run()
     finally:
         seat.release()
     return True
@@ -82,8 +87,9 @@ class _Collected(Exception):
 class _Driver:
     """Drives one queue while it holds the seat."""
 
-    def __init__(self, app: App, target: str, gates: Gates, seat: HeldLock, epoch: int) -> None:
-        self._app, self._target, self._gates, self._seat, self._epoch = app, target, gates, seat, epoch
+    def __init__(self, app: App, gates: Gates, seat: Seat) -> None:
+        self._app, self._target, self._gates, self._seat = app, seat.target, gates, seat
+        self._there: Upstream | None = None
         self._landed: list[QueueEntry] = []
         self._built: dict[tuple[str, str], Change | KhloneError] = {}
         self._pins: set[str] = set()
@@ -105,13 +111,13 @@ class _Driver:
         # Entries that wait for each other wait for nothing.
         gated = free or there
         most = 1 if self._app.settings.merge_mode == "serial" else BATCH
-        return [entry for entry in gated if entry.gate == gated[0].gate][:most] if gated else []
+        return [entry for entry in gated if (entry.gate, entry.push) == (gated[0].gate, gated[0].push)][:most]
 
     @contextlib.contextmanager
     def _marked(self, entries: Sequence[QueueEntry]) -> Iterator[None]:
         ids = [entry.id for entry in entries]
         with self._app.registry.transaction() as change:
-            queue_rows.require_seat(change.connection, self._target, self._epoch)
+            queue_rows.require_seat(change.connection, self._target, self._seat.epoch)
             queue_rows.note_testing(change.connection, ids, testing=True)
         try:
             yield
@@ -142,7 +148,9 @@ class _Driver:
     # -- one round
 
     def _round(self, entries: Sequence[QueueEntry]) -> None:
-        base = offer.tip_of(self._app, self._target)
+        base = self._begin(entries)
+        if base is None:
+            return
         self._built.clear()
         chain, left = self._chain(base, entries)
         for entry in left:
@@ -162,6 +170,24 @@ class _Driver:
         else:
             self._land_what_passes(base, chain)
 
+    def _begin(self, entries: Sequence[QueueEntry]) -> str | None:
+        """Where the target is, with what its upstream has where that is to have what lands; `None`: all are held."""
+        base = offer.tip_of(self._app, self._target)
+        self._there = None
+        if not entries[0].push:
+            return base
+        try:
+            self._there = upstream.require(self._app, self._target)
+            return queue_landing.catch_up(self._app, self._seat, base, self._there)
+        except _LOST_SEAT:
+            raise
+        except TargetMoved as error:
+            self._lose(entries, error)
+        except KhloneError as error:
+            for entry in entries:
+                self._hold(entry, error)
+        return None
+
     def _land_what_passes(self, base: str, chain: Sequence[Change]) -> None:
         tested: dict[tuple[int, ...], tuple[Sequence[Change], Judgement]] = {}
 
@@ -174,6 +200,8 @@ class _Driver:
 
         try:
             landing_now, culprits = batches.settle(len(chain), fails, first_lands=self._app.settings.first_lands)
+        except _LOST_SEAT:
+            raise
         except KhloneError as error:
             for one in chain:
                 self._hold(one.entry, error)
@@ -190,7 +218,7 @@ class _Driver:
             for one in found:
                 self._hold(one.entry, required_but_missing(one.entry.name))
             return
-        self._land(base, found, gated=bool(judgement.verdicts))
+        self._land(base, found, gated=bool(judgement.verdicts), notes=judgement.notes)
 
     def _land_as_they_pass(self, base: str, chain: Sequence[Change]) -> None:
         """Test several ahead, each on top of those before it, and land each once all before it have."""
@@ -217,7 +245,7 @@ class _Driver:
                     self._hold(one.entry, required_but_missing(one.entry.name))
                     return
                 before = chain[number - 1].candidate.oid if number else base
-                if not self._land(before, [one], gated=bool(judgement.verdicts)):
+                if not self._land(before, [one], gated=bool(judgement.verdicts), notes=judgement.notes):
                     return
 
     def _blame_last(self, base: str, row: Sequence[Change], judgement: Judgement) -> None:
@@ -320,21 +348,24 @@ class _Driver:
             verdict = Verdict(passed=False, gate="merge", message="they do not go together")
         for entry in held:
             partners = [other.name for other in together if other.id != entry.id]
-            self._hold(
-                entry, GateFailed(entry.name, verdict.gate, verdict.message or "it did not pass", partners=partners)
-            )
+            error = GateFailed(entry.name, verdict.gate, verdict.message or "it did not pass", partners=partners)
+            self._hold(entry, error, notes=() if judgement is None else judgement.notes)
 
-    def _hold(self, entry: QueueEntry, error: KhloneError) -> None:
-        queue.explain(self._app, entry, error)
+    def _hold(self, entry: QueueEntry, error: KhloneError, *, notes: Sequence[str] = ()) -> None:
+        queue.explain(self._app, entry, error, epoch=self._seat.epoch, notes=notes)
 
     # -- landing
 
-    def _land(self, base: str, chain: Sequence[Change], *, gated: bool) -> bool:
+    def _land(self, base: str, chain: Sequence[Change], *, gated: bool, notes: Sequence[str] = ()) -> bool:
         """Move the target; False where it moved meanwhile, or something keeps it from moving."""
         self._pin(chain)
         try:
             with files.explained(self._app.location.common_dir):
-                done = queue_landing.land(self._app, self._target, base, chain, self._seat, self._epoch, gated=gated)
+                done = queue_landing.land(
+                    self._app, self._seat, base, chain, gated=gated, notes=notes, there=self._there
+                )
+        except _LOST_SEAT:
+            raise
         except TargetDirty as error:
             self._hold_what_overlaps(chain, error)
             return False
@@ -343,15 +374,19 @@ class _Driver:
                 self._hold(one.entry, error)
             return False
         if not done:
-            self._lost += 1
-            if self._lost >= MOST_LOST_RACES:
-                for one in chain:
-                    self._hold(one.entry, TargetMoved(self._target, self._lost))
+            self._lose([one.entry for one in chain], TargetMoved(self._target, self._lost + 1))
             return False
         self._lost = 0
         self._landed += [one.entry for one in chain]
-        queue_landing.tell(self._app, self._target, base, chain, gated=gated)
+        queue_landing.tell(self._app, self._target, base, chain, gated=gated, there=self._there)
         return True
+
+    def _lose(self, entries: Sequence[QueueEntry], error: TargetMoved) -> None:
+        """Count a race that was lost; after many of them in a row the others go first."""
+        self._lost += 1
+        if self._lost >= MOST_LOST_RACES:
+            for entry in entries:
+                self._hold(entry, error)
 
     def _hold_what_overlaps(self, chain: Sequence[Change], error: TargetDirty) -> None:
         """Hold those whose own change meets local work in the target's checkout; the others are tried without them."""

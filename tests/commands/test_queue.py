@@ -115,6 +115,39 @@ def test_what_a_gate_may_be_told(
 
 
 @pytest.mark.parametrize(
+    ("command", "options", "code", "said"),
+    [
+        ("echo dirt >notes.txt", {}, 0, "gate 'test' changes files that git does not ignore: notes.txt"),
+        ("echo dirt >notes.txt; exit 1", {}, 5, "gate 'test' changes files that git does not ignore: notes.txt"),
+        ("test $(wc -l <../../runs) -gt 1", {"retries": "1"}, 0, "gate 'test' is flaky"),
+        ("exit 1", {"needed": "false"}, 0, "advisory gate 'test' refused a"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["batch", "speculative"])
+def test_what_a_gate_is_worth_telling_of_is_in_the_result_and_in_the_log(
+    khlone: Khlone,
+    git: Git,
+    commit: Commit,
+    project: Path,
+    mode: str,
+    command: str,
+    options: Mapping[str, str],
+    code: int,
+    said: str,
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    git("config", "khlone.merge.mode", mode, cwd=project)
+    gated(git, project, command.replace("../../runs", str(project.parent / "runs")), **options)
+
+    found = merge(khlone, project, "a", code=code)
+
+    (note,) = found["notes"]
+    assert said in note
+    assert queue(khlone, project, "log")["entries"][0]["notes"] == [note]
+    assert note in khlone("queue", "log", cwd=project).out
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("khlone.gate.test.timeout", "soon"),
@@ -303,9 +336,11 @@ def test_a_queue_that_rests_lands_nothing_until_it_goes_on(
     gated(git, project, "true")
     queue(khlone, project, "pause", "--into", "main")
 
-    refused = khlone("merge", "a", "--json", cwd=project)
+    found = merge(khlone, project, "a", code=75)
+    ran = khlone("queue", "run", "--json", cwd=project)
 
-    assert (refused.code, json.loads(refused.out)["code"]) == (75, "queue-paused")
+    assert (landed(found), held(found)) == ([], [("a", "queue-paused")])
+    assert document(ran, "error", 75)["code"] == "queue-paused"
     assert waiting(khlone, project) == ["a"]
     assert queue(khlone, project)["paused"] == ["main"]
     queue(khlone, project, "resume")
@@ -619,6 +654,29 @@ def test_the_gate_of_a_killed_driver_is_ended_before_the_next_one_begins(
 
     assert landed(found) == []
     assert is_over(left)
+
+
+def test_a_driver_that_has_lost_its_seat_holds_nobody_and_lands_nothing(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    gated(git, project, "true")
+    lost = Stopping(project, "queue.built", "a")
+    assert lost.wait()
+    # As on a file system whose locks are none: another one drives while it sleeps.
+    (lock,) = (project / ".git/khlone/locks").glob("clone-queue-*.lock")
+    lock.unlink()
+    assert khlone("queue", "run", cwd=project).code == 0
+    after = oid(git, project, "main")
+
+    lost.go_on()
+    done = lost.end()
+
+    assert document(done, "merge" if done.code == 0 else "error", done.code)
+    assert oid(git, project, "main") == after
+    assert [one["state"] for one in queue(khlone, project, "log")["entries"]] == ["landed"]
+    subjects = git("log", "--format=%s", "--first-parent", "main", cwd=project).splitlines()
+    assert subjects.count("Merge branch 'a'") == 1
 
 
 def test_the_doctor_ends_it_too(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:

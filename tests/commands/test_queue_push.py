@@ -1,0 +1,367 @@
+"""What lands is pushed first, or does not land: other pushers, hooks that refuse, remotes that do not answer, kills."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.commands.merging import held, landed, merge, oid, release_main, shown, worked
+from tests.commands.steps import document, refused
+from tests.commands.test_queue import PAIRS, gated, pins, queue, seen, waiting
+from tests.support import KHLONE, Commit, Git, Khlone, write
+
+
+@pytest.fixture
+def remote(git: Git, project: Path, tmp_path: Path) -> Path:
+    """The bare repository that main of the project follows."""
+    path = tmp_path / "origin.git"
+    git("init", "-q", "--bare", "-b", "main", str(path), cwd=tmp_path)
+    git("remote", "add", "origin", str(path), cwd=project)
+    git("push", "-q", "-u", "origin", "main", cwd=project)
+    return path
+
+
+@pytest.fixture
+def theirs(git: Git, commit: Commit, remote: Path, tmp_path: Path) -> Callable[[str], str]:
+    """Somebody else pushes a commit with one file to main."""
+    folder = tmp_path / "theirs"
+    git("clone", "-q", str(remote), str(folder), cwd=tmp_path)
+
+    def add(name: str) -> str:
+        git("pull", "-q", "--ff-only", cwd=folder)
+        made = commit(folder, {name: "theirs\n"}, f"theirs {name}")
+        git("push", "-q", "origin", "main", cwd=folder)
+        return made
+
+    return add
+
+
+def hook(remote: Path, name: str, script: str) -> None:
+    """Give the remote a hook."""
+    path = remote / "hooks" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("by", ["option", "setting"])
+@pytest.mark.parametrize("gate", [True, False])
+def test_what_lands_is_on_the_remote_too(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, by: str, gate: bool
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    if gate:
+        gated(git, project, "true")
+    if by == "setting":
+        git("config", "khlone.merge.push", "true", cwd=project)
+
+    found = merge(khlone, project, "a", "b", *(["--push"] if by == "option" else []))
+
+    assert (landed(found), found["gated"], found["pushed"]) == (["a", "b"], gate, "origin/main")
+    assert oid(git, remote, "main") == oid(git, project, "main") == oid(git, project, "origin/main") == found["new"]
+    assert git("status", "--porcelain", "-uno", cwd=project) == ""
+
+
+def test_nothing_is_pushed_unless_it_is_wanted(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    for name in "abc":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    before = oid(git, remote, "main")
+
+    plain = merge(khlone, project, "a")
+    git("config", "khlone.merge.push", "true", cwd=project)
+    without, dry = merge(khlone, project, "b", "--no-push"), merge(khlone, project, "c", "--dry-run")
+
+    assert (plain["pushed"], without["pushed"], dry["pushed"]) == (None, None, None)
+    assert oid(git, remote, "main") == before != oid(git, project, "main")
+
+
+def test_an_entry_keeps_whether_it_is_to_be_pushed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    queue(khlone, project, "add", "a", "--push")
+    queue(khlone, project, "add", "b")
+
+    assert [(one["name"], one["push"]) for one in queue(khlone, project)["entries"]] == [("a", True), ("b", False)]
+    told = khlone("queue", "run", cwd=project).out
+
+    assert ", pushed\n" in told
+    assert git("log", "--format=%s", "--first-parent", "origin/main..main", cwd=project) == "Merge branch 'b'\n"
+    assert oid(git, remote, "main") == oid(git, project, "main^")
+
+
+def test_a_target_that_is_behind_its_upstream_gets_that_first(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, theirs: Callable[[str], str]
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    runs = gated(git, project, "test -e theirs.txt")
+    made = theirs("theirs.txt")
+
+    found = merge(khlone, project, "a", "--push")
+
+    assert landed(found) == ["a"]
+    assert oid(git, project, "main^1") == made
+    assert oid(git, remote, "main") == oid(git, project, "main") == seen(runs)[-1]
+    assert (project / "theirs.txt").read_text() == "theirs\n"
+
+
+@pytest.mark.parametrize("mode", ["batch", "speculative"])
+def test_a_push_that_somebody_else_was_faster_than_is_computed_and_tested_again(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, tmp_path: Path, mode: str
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    git("config", "khlone.merge.mode", mode, cwd=project)
+    # Somebody else is there in the moment before the first push reaches the remote.
+    rival = tmp_path / "rival"
+    git("clone", "-q", str(remote), str(rival), cwd=tmp_path)
+    made = commit(rival, {"theirs.txt": "theirs\n"}, "theirs")
+    once = tmp_path / "once"
+    before = f"[ -e {once} ] || {{ touch {once}; git -C {rival} push -q origin main; }}"
+    hook(project / ".git", "pre-push", f"unset $(git rev-parse --local-env-vars); {before}")
+    runs = gated(git, project, "true")
+
+    found = merge(khlone, project, "a", "b", "--push")
+
+    assert landed(found) == ["a", "b"]
+    assert git("log", "--format=%s", "--first-parent", "-3", "main", cwd=project).splitlines() == [
+        "Merge branch 'b'",
+        "Merge branch 'a'",
+        "theirs",
+    ]
+    assert oid(git, project, "main~2") == made
+    assert oid(git, remote, "main") == oid(git, project, "main")
+    assert oid(git, project, "main") in seen(runs)
+    told = [event["event"] for event in document(khlone("events", "--json", cwd=project), "events")["events"]]
+    assert told.count("push-lost") == 1
+
+
+def test_a_remote_that_refuses_holds_with_its_reason_and_nothing_has_landed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    hook(remote, "pre-receive", "echo 'no landings on a Friday' >&2; exit 1")
+    before = oid(git, project, "main")
+
+    found = merge(khlone, project, "a", "--push", code=1)
+
+    assert held(found) == [("a", "push-rejected")]
+    assert "no landings on a Friday" in found["held"][0]["message"]
+    assert oid(git, project, "main") == oid(git, remote, "main") == before
+    assert not (project / "a.txt").exists()
+    assert (pins(git, project), found["pushed"]) == ([], None)
+    hook(remote, "pre-receive", "exit 0")
+    assert landed(merge(khlone, project, "a", "--push")) == ["a"]
+
+
+def test_the_hook_pre_push_may_refuse(khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    hook(project / ".git", "pre-push", "echo not so fast >&2; exit 1")
+    before = oid(git, project, "main")
+
+    found = merge(khlone, project, "a", "--push", code=1)
+
+    assert held(found) == [("a", "push-rejected")]
+    assert "not so fast" in found["held"][0]["message"]
+    assert oid(git, project, "main") == oid(git, remote, "main") == before
+
+
+def test_a_remote_that_is_not_there_holds_before_any_gate_runs(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    runs = gated(git, project, "true")
+    before = oid(git, project, "main")
+    remote.rename(remote.with_name("away.git"))
+
+    done = khlone("merge", "a", "--push", cwd=project)
+
+    assert done.code == 1
+    assert "khlone: held: remote origin: " in done.err
+    assert "Traceback" not in done.err
+    assert (oid(git, project, "main"), seen(runs)) == (before, [])
+
+
+def test_a_remote_that_gives_no_answer_is_waited_for_within_the_bound(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    git("config", "khlone.network.timeout", "1", cwd=project)
+    git("config", "remote.origin.uploadpack", "sleep 1000; git-upload-pack", cwd=project)
+
+    found = merge(khlone, project, "a", "--push", code=1)
+
+    assert held(found) == [("a", "remote-failed")]
+    assert "within 1 s" in found["held"][0]["message"]
+
+
+def test_a_target_that_follows_nothing_is_refused_before_anything_is_queued(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+
+    error = refused(khlone("merge", "a", "--push", "--json", cwd=project), "no-upstream", 1)
+
+    assert "set-upstream-to" in error["hint"]
+    assert waiting(khlone, project) == []
+
+
+def test_a_target_that_has_diverged_is_left_to_its_user(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, theirs: Callable[[str], str]
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    theirs("theirs.txt")
+    mine = commit(project, {"mine.txt": "mine\n"}, "mine")
+
+    found = merge(khlone, project, "a", "--push", code=1)
+
+    assert held(found) == [("a", "target-diverged")]
+    assert oid(git, project, "main") == mine
+    git("fetch", "-q", cwd=project)
+    git("merge", "-q", "--no-edit", "origin/main", cwd=project)
+    assert landed(merge(khlone, project, "a", "--push")) == ["a"]
+    assert oid(git, remote, "main") == oid(git, project, "main")
+
+
+def test_a_branch_that_is_not_there_yet_is_made(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    git("branch", "next", cwd=project)
+    git("config", "branch.next.remote", "origin", cwd=project)
+    git("config", "branch.next.merge", "refs/heads/next", cwd=project)
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"}, "--into", "next")
+
+    found = merge(khlone, project, "a", "--push")
+
+    assert (landed(found), found["pushed"]) == (["a"], "origin/next")
+    assert oid(git, remote, "next") == oid(git, project, "next")
+
+
+def test_local_work_in_the_way_holds_before_anything_is_pushed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"notes.txt": "by a\n"})
+    write(project, {"notes.txt": "my own edit\n"})
+    before = oid(git, remote, "main")
+
+    found = merge(khlone, project, "a", "--push", code=1)
+
+    assert held(found) == [("a", "target-dirty")]
+    assert oid(git, remote, "main") == oid(git, project, "main") == before
+    assert (project / "notes.txt").read_text() == "my own edit\n"
+
+
+def test_a_commit_on_the_target_while_the_push_is_under_way_is_kept_and_told(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    release_main(git, project)
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    moved = "git update-ref refs/heads/main $(git commit-tree -p main -m mine main^{tree})"
+    hook(remote, "post-receive", f"unset $(git rev-parse --local-env-vars); cd {project}; {moved}")
+
+    found = merge(khlone, project, "a", "--push", code=1)
+
+    assert held(found) == [("a", "target-diverged")]
+    assert "is on origin/main" in found["held"][0]["message"]
+    assert git("log", "-1", "--format=%s", "main", cwd=project) == "mine\n"
+    assert shown(git, remote, "a.txt") == "a\n"
+
+
+def test_those_that_fail_together_stay_and_the_rest_is_pushed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    for name in "abcd":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    gated(git, project, PAIRS)
+
+    found = merge(khlone, project, *"abcd", "--push", code=5)
+
+    assert landed(found) == ["c", "d"]
+    assert oid(git, remote, "main") == oid(git, project, "main")
+    assert git("ls-tree", "--name-only", "main", "a.txt", "b.txt", cwd=remote) == ""
+
+
+# -- killed between there and here -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["queue.pushing", "queue.pushed", "queue.publishing", "queue.published"])
+@pytest.mark.parametrize("known", [True, False], ids=["seen", "unseen"])
+def test_a_kill_between_the_push_and_the_landing_is_finished_by_the_next(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, point: str, known: bool
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    before = oid(git, project, "main")
+    assert khlone("merge", "a", "--push", cwd=project, env={"KHLONE_FAULT": point}).code == -9
+    if not known:
+        # As if git itself had been killed before it noted what the remote has.
+        git("update-ref", "refs/remotes/origin/main", before, cwd=project)
+
+    found = merge(khlone, project, "b", "--push")
+
+    assert landed(found) == ["b"]
+    log = {one["name"]: one["state"] for one in queue(khlone, project, "log")["entries"]}
+    assert log == {"a": "landed", "b": "landed"}
+    subjects = git("log", "--format=%s", "--first-parent", "-2", "main", cwd=project).splitlines()
+    assert subjects == ["Merge branch 'b'", "Merge branch 'a'"]
+    assert oid(git, remote, "main") == oid(git, project, "main")
+    assert (pins(git, project), git("status", "--porcelain", "-uno", cwd=project)) == ([], "")
+
+
+def test_what_only_the_remote_can_tell_is_left_until_it_can_be_asked(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    before = oid(git, project, "main")
+    assert khlone("merge", "a", "--push", cwd=project, env={"KHLONE_FAULT": "queue.pushed"}).code == -9
+    git("update-ref", "refs/remotes/origin/main", before, cwd=project)
+    away = remote.rename(remote.with_name("away.git"))
+
+    other = khlone("new", "b", cwd=project)
+    unknown = khlone("queue", "run", "--json", cwd=project)
+    still = oid(git, project, "main")
+    away.rename(remote)
+    queue(khlone, project, "run")
+
+    assert other.code == 0
+    assert refused(unknown, "remote-failed", 1)
+    assert still == before
+    assert oid(git, project, "main") == oid(git, remote, "main") != before
+    assert queue(khlone, project, "log")["entries"][0]["state"] == "landed"
+    assert khlone("doctor", cwd=project).code == 0
+
+
+def test_many_who_push_at_once_all_get_there(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, tmp_path: Path
+) -> None:
+    """Two repositories with a queue each, one remote."""
+    second = tmp_path / "second"
+    git("clone", "-q", str(remote), str(second), cwd=tmp_path)
+    names = [f"c{number}" for number in range(4)]
+    for name in names:
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+        worked(khlone, commit, second, f"s{name}", {f"s{name}.txt": name})
+    drivers = [
+        subprocess.Popen(
+            [KHLONE, "merge", "--push", f"{prefix}{name}"],
+            cwd=where,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for name in names
+        for where, prefix in ((project, ""), (second, "s"))
+    ]
+
+    ends = [driver.wait() for driver in drivers]
+
+    subjects = git("log", "--format=%s", "--first-parent", "main", cwd=remote).splitlines()
+    assert ends == [0] * len(drivers)
+    wanted = [f"Merge branch '{prefix}{name}'" for name in names for prefix in ("", "s")]
+    assert sorted(one for one in subjects if one.startswith("Merge")) == sorted(wanted)
