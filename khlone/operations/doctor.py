@@ -210,15 +210,20 @@ def _foreign_entries(app: App, *, fix: bool) -> Iterator[Finding]:
 
 def _quarantined(app: App, entry: AdminEntry) -> bool:
     """Move a poisonous entry away, unless a live git may still be building it."""
-    if _age_s(entry.path) < _INITIALIZING_AFTER_S and sessions.git_processes_near([entry.path, app.location.anchor]):
+    if _age_s(entry.path) < _INITIALIZING_AFTER_S and _may_be_building(app, entry):
         return False
     with app.locks.repository(told=app.told):
         return undo.quarantine(app, entry.path, journal.new_operation_id()) != entry.path
 
 
+def _may_be_building(app: App, entry: AdminEntry) -> bool:
+    """Whether a git lives that may still be making a worktree, or one may that cannot be seen from here."""
+    return bool(sessions.git_processes_near([entry.path, app.location.anchor])) or undo.has_unseen(app)
+
+
 def _initializing(app: App, entry: AdminEntry, *, fix: bool) -> Finding:
     fixed = False
-    if fix and not sessions.git_processes_near([entry.path, app.location.anchor]):
+    if fix and not _may_be_building(app, entry):
         (entry.path / "locked").unlink(missing_ok=True)
         fixed = True
     return Finding(

@@ -240,7 +240,8 @@ def clear_stale_locks(app: App, locks: Iterable[Path], operation_id: str) -> Non
 
     The caller holds the clone's operation lock, which a living git of that operation
     would still hold too. A lock goes only when it is not older than the operation, has
-    rested for a second, and no live git process works in this repository.
+    rested for a second, and no live git process works in this repository. While somebody
+    works here who cannot be seen from here, only those go that none but khlone takes.
     """
     began_s = int(operation_id[:12], 16) / 1000
     present = []
@@ -251,6 +252,9 @@ def clear_stale_locks(app: App, locks: Iterable[Path], operation_id: str) -> Non
             continue
         if found.st_mtime >= began_s - 1.0:
             present.append(path)
+    if present and has_unseen(app, besides=operation_id):
+        own = app.location.common_dir / "refs" / "khlone"
+        present = [path for path in present if path.is_relative_to(own)]
     if not present:
         return
     places = [app.location.common_dir, app.location.anchor]
@@ -264,6 +268,15 @@ def clear_stale_locks(app: App, locks: Iterable[Path], operation_id: str) -> Non
                     os.unlink(path)
             return
         time.sleep(0.1)
+
+
+def has_unseen(app: App, *, besides: str | None = None) -> bool:
+    """Whether a session, or an operation but for that one, has processes that cannot be looked at from here."""
+    if not app.has_registry:
+        return False
+    owners = [one.owner for one in app.registry.live_sessions()]
+    owners += [one.owner for one in app.registry.open_operations() if one.id != besides]
+    return any(sessions.out_of_sight(owner) is not None for owner in owners)
 
 
 def _age_s(path: Path) -> float:
