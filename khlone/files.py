@@ -13,6 +13,7 @@ import errno
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ _CLOEXEC_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: Folders deeper than this below the one that is deleted are brought up first: each level costs a descriptor.
 _DEEPEST = 100
+#: How often a folder is emptied again that something comes into while it is deleted, and after how many seconds.
+_MOST_TRIES, _NEXT_TRY_S = 20, 0.05
 
 
 def cause(error: OSError, path: Path | str) -> KhloneError | None:
@@ -376,7 +379,7 @@ def remove_tree(path: Path) -> None:
 
     Folders without write permission are made writable first, since they are ours to
     delete. Raises StateUnsafe, with all of it kept, when a mount point lies inside, and
-    with the rest kept when one appears meanwhile.
+    with the rest kept when one appears meanwhile or a program goes on making files there.
     """
     mounted = mounts.inside(path)
     if mounted is not None:
@@ -395,13 +398,30 @@ def remove_tree(path: Path) -> None:
             return
         top = _open_dir(path.name, parent)
         try:
-            while _remove_children(top, found.st_dev, path, top, 0):
-                pass
+            for _ in range(_MOST_TRIES):
+                while _remove_children(top, found.st_dev, path, top, 0):
+                    pass
+                if _remove_emptied(path.name, parent):
+                    return
+                time.sleep(_NEXT_TRY_S)
         finally:
             os.close(top)
-        os.rmdir(path.name, dir_fd=parent)
+        raise StateUnsafe(path, "a program makes files there all the while", hint="end it, then try again")
     finally:
         os.close(parent)
+
+
+def _remove_emptied(name: str, parent: int) -> bool:
+    """Delete a folder that was emptied; False where something has come into it meanwhile."""
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _open_dir(name: str, parent: int) -> int:
@@ -425,9 +445,13 @@ def _remove_children(folder: int, device: int, shown: Path, top: int, depth: int
     again = False
     for child, is_dir in children:
         if not is_dir:
-            os.unlink(child, dir_fd=folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(child, dir_fd=folder)
             continue
-        descriptor = _open_dir(child, folder)
+        try:
+            descriptor = _open_dir(child, folder)
+        except FileNotFoundError:
+            continue
         try:
             if depth < _DEEPEST:
                 again |= _remove_children(descriptor, device, shown / child, top, depth + 1)
@@ -437,7 +461,7 @@ def _remove_children(folder: int, device: int, shown: Path, top: int, depth: int
                 continue
         finally:
             os.close(descriptor)
-        os.rmdir(child, dir_fd=folder)
+        _remove_emptied(child, folder)
     return again
 
 
