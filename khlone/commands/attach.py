@@ -30,7 +30,8 @@ def command(
 ) -> int:
     """Come to the session of a clone that has a terminal, or start one: its agent, or a command.
 
-    The terminal is tmux's: Ctrl-b d leaves the session, which goes on, as it does when this window is closed.
+    The terminal is tmux's: Ctrl-b d leaves the session, which goes on, as it does when this window is closed. Where
+    there is no tmux the session has this terminal and ends with it.
     """
     from khlone.operations import bounds, ending, run, standing, terminals
 
@@ -42,6 +43,20 @@ def command(
     clone = app.require_clone(name)
     app.note_used(clone)
     record = standing.current(app, clone)
+    if is_here and terminals.find_tmux(app) is None and (record is None or record.kind != terminals.ATTACH):
+        wanted = terminals.request(
+            app,
+            clone,
+            context.command or (),
+            resume=resume,
+            wait=not no_wait,
+            priority=priority,
+            bounds=limits,
+            outlives=False,
+        )
+        context.output.tell("there is no tmux: the session has this terminal, cannot be left, and ends with it")
+        status = run.foreground(app, wanted)
+        return status if status >= 0 else 128 - status
     if record is None or record.kind != terminals.ATTACH or context.command or resume:
         wanted = terminals.request(
             app,

@@ -114,6 +114,8 @@ class Supervisor:
             max_cost_usd=self._request.max_cost_usd,
         )
         clients.require_none(clone, prepared.agent)
+        if has_terminal:
+            terminals.require_program(prepared.start)
         log = session_logs.path_of(files.make_private_dir(self._app.config_dirs.logs(clone.id)), prepared.session.id)
         session = values.replace(
             prepared.session,

@@ -7,6 +7,7 @@ the user's is read.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from khlone.model import CloneRecord
 from khlone.operations import environment, standing
 from khlone.operations.asking import last_session
 from khlone.operations.bounds import NO_BOUNDS, Bounds
+from khlone.operations.isolation import Start
 from khlone.operations.run import RunRequest
 from khlone.registry import SessionRecord
 
@@ -60,13 +62,16 @@ def request(
     wait: bool = True,
     priority: int = 0,
     bounds: Bounds = NO_BOUNDS,
+    outlives: bool = True,
 ) -> RunRequest:
     """What is to run so that the clone has a session with a terminal: `command`, else its agent as a person starts it.
 
-    With `resume` the agent goes on with the session of its last answer. Raises TmuxMissing,
+    With `resume` the agent goes on with the session of its last answer. Where the terminal
+    does not outlive its window it is for `run.foreground`. Raises TmuxMissing,
     NoSuchSession, or CommandNotFound for a clone whose agent is no program.
     """
-    require_tmux(app)
+    if outlives:
+        require_tmux(app)
     words = tuple(command)
     if not words:
         profile = environment.profile_of(app, clone)
@@ -78,7 +83,7 @@ def request(
     return RunRequest(
         clone=clone.name,
         command=words,
-        kind=ATTACH,
+        kind=ATTACH if outlives else "run",
         wait=wait,
         priority=priority,
         max_time_s=bounds.max_time_s,
@@ -87,12 +92,26 @@ def request(
     )
 
 
+def find_tmux(app: App) -> str | None:
+    """The path of tmux, `None` where there is none."""
+    return process.find_program("tmux", app.environment)
+
+
 def require_tmux(app: App) -> str:
     """The path of tmux; raises TmuxMissing."""
-    found = process.find_program("tmux", app.environment)
+    found = find_tmux(app)
     if found is None:
         raise TmuxMissing
     return found
+
+
+def require_program(start: Start) -> None:
+    """Raise CommandNotFound for a program that is not there: what runs it on a terminal of its own is."""
+    program = start.argv[0]
+    if not os.path.isfile(program):
+        raise CommandNotFound(program, os.strerror(errno.ENOENT).lower())
+    if not os.access(program, os.X_OK):
+        raise CommandNotFound(program, os.strerror(errno.EACCES).lower())
 
 
 def on_terminal(app: App, clone: CloneRecord, argv: Sequence[str]) -> Sequence[str]:

@@ -31,9 +31,9 @@ while True:
 WORDS = ["--", sys.executable, "-c", TALKER]
 
 
-def window(project: Path, *words: str) -> pexpect.spawn:
-    """A terminal in which `attach` was typed."""
-    environment = {**os.environ, "TERM": "xterm"}
+def window(project: Path, *words: str, path: str | None = None) -> pexpect.spawn:
+    """A terminal in which `attach` was typed, with another PATH if it is said."""
+    environment = {**os.environ, "TERM": "xterm", "PATH": path or os.environ["PATH"]}
     return pexpect.spawn(
         str(KHLONE), ["attach", "one", *words], cwd=str(project), env=environment, timeout=60, dimensions=(30, 100)
     )
@@ -96,12 +96,55 @@ def test_it_is_started_without_a_terminal_and_come_to_later(khlone: Khlone, proj
     assert later.exitstatus == 3
 
 
-def test_where_it_cannot_be_it_is_refused(khlone: Khlone, project: Path, tmp_path: Path) -> None:
-    refused_here = khlone("attach", "one", *WORDS, cwd=project)
-    no_program = {"PATH": str(tmp_path)}
+@pytest.fixture
+def without_tmux(tmp_path: Path) -> str:
+    """A PATH on which there is git and no tmux."""
     git = shutil.which("git")
     assert git is not None
-    (tmp_path / "git").symlink_to(git)
+    folder = tmp_path / "few"
+    folder.mkdir()
+    (folder / "git").symlink_to(git)
+    return str(folder)
+
+
+def test_without_tmux_it_has_this_terminal_and_ends_with_it(khlone: Khlone, project: Path, without_tmux: str) -> None:
+    here = window(project, *WORDS, path=without_tmux)
+    here.expect(b"there is no tmux: the session has this terminal, cannot be left, and ends with it")
+    here.expect(b"terminal True True")
+    here.sendline(b"one")
+    here.expect(b"heard one")
+    (session,) = show(khlone, project, "one")["sessions"]
+    other = window(project, path=without_tmux)
+    other.expect(b"try again when it has ended")
+    other.expect(pexpect.EOF)
+    other.close()
+    here.sendline(b"6")
+    here.expect(pexpect.EOF)
+    here.close()
+
+    assert (session["state"], other.exitstatus, here.exitstatus) == ("running", 75, 6)
+    (ended,) = document(khlone("wait", "one", "--json", cwd=project), "wait", 6)["sessions"]
+    assert (ended["id"], ended["exit"]) == (session["id"], 6)
+
+    closed = window(project, *WORDS, path=without_tmux)
+    closed.expect(b"say: ")
+    (session,) = show(khlone, project, "one")["sessions"]
+    closed.close(force=True)
+    wait_for(lambda: processes_of(session["id"]) == [])
+
+
+@pytest.mark.parametrize(("program", "why"), [("nosuchcmd", "no such file"), ("./README.md", "permission denied")])
+def test_a_program_that_is_not_there_is_no_session(khlone: Khlone, project: Path, program: str, why: str) -> None:
+    found = refused(khlone("attach", "one", "--detach", "--json", "--", program, cwd=project), "command-not-found")
+
+    assert why in found["message"]
+    assert program.removeprefix("./") in found["message"]
+    refused(khlone("wait", "one", "--json", cwd=project), "no-such-session")
+
+
+def test_where_it_cannot_be_it_is_refused(khlone: Khlone, project: Path, without_tmux: str) -> None:
+    refused_here = khlone("attach", "one", *WORDS, cwd=project)
+    no_program = {"PATH": without_tmux}
 
     assert (refused_here.code, "attach wants a terminal" in refused_here.err) == (2, True)
     refused(khlone("attach", "one", "--json", *WORDS, cwd=project, env=no_program), "tmux-missing")
