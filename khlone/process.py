@@ -69,6 +69,7 @@ Apart: TypeAlias = children.Child
 #: By how much a session is the kernel's choice before others when memory runs out, of 1000.
 _OOM_WORSE = 200
 #: Of prctl(2).
+_SET_PDEATHSIG = 1
 _SET_CHILD_SUBREAPER = 36
 #: Captured output above this many bytes is cut; more than any answer khlone reads.
 CAPTURE_BYTES = 256 << 20
@@ -305,6 +306,15 @@ def offer_to_oom_killer(pid: int) -> None:
             wanted = min(1000, int(stream.read()) + _OOM_WORSE)
         with open(f"/proc/{pid}/oom_score_adj", "wb") as stream:
             stream.write(str(wanted).encode())
+
+
+def wake_at_parents_end() -> None:
+    """Let this process get SIGCHLD when its parent ends (Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGCHLD, 0, 0, 0)
 
 
 def become_subreaper() -> bool:

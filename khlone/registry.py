@@ -369,11 +369,18 @@ class Transaction:
         """Drop a session that never came to be."""
         self._connection.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
 
-    def note_session_process(self, session_id: str, owner: ProcessIdentity) -> None:
-        """Record which process a session is, once it runs."""
+    def note_session_process(self, session_id: str, owner: ProcessIdentity, *, waits: str | None = None) -> None:
+        """Record which process a session is, once it runs, or which is to start it again, and what it waits for."""
         self._connection.execute(
-            "UPDATE sessions SET pid = ?, start_ticks = ?, state = 'running', reason = NULL WHERE id = ?",
-            (owner.pid, owner.start_ticks, session_id),
+            "UPDATE sessions SET pid = ?, start_ticks = ?, state = ?, reason = CAST(? AS TEXT) WHERE id = ?",
+            (owner.pid, owner.start_ticks, "waiting" if waits else "running", _raw_or_none(waits), session_id),
+        )
+
+    def note_supervisor(self, session_id: str, supervisor: ProcessIdentity) -> None:
+        """Record who sees a session through from now on."""
+        self._connection.execute(
+            "UPDATE sessions SET supervisor_pid = ?, supervisor_ticks = ? WHERE id = ? AND ended_at IS NULL",
+            (supervisor.pid, supervisor.start_ticks, session_id),
         )
 
     def end_session(self, session_id: str, state: str, status: int | None, reason: str | None = None) -> bool:

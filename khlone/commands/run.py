@@ -14,10 +14,17 @@ if TYPE_CHECKING:
     from khlone.model import CloneRecord
     from khlone.operations.standing import SessionReport
 
+_USUAL_RESTARTS, _MOST_RESTARTS = 3, 1000
+
 
 @verb("run", options_metavar="[OPTIONS]", epilog="Everything after -- is the command.")
 @click.argument("name", required=False)
 @click.option("-d", "--detach", is_flag=True, help="Go on without it: see logs, wait and stop.")
+@click.option(
+    "--restart",
+    metavar="POLICY",
+    help="on-failure or on-failure:N: start it again when it has failed, 3 times or N, after 1, 2, 4 ... 60 s.",
+)
 @cost_option
 @session_options
 def command(
@@ -25,6 +32,7 @@ def command(
     *,
     name: str | None,
     detach: bool,
+    restart: str | None,
     no_wait: bool,
     priority: int,
     max_time: str | None,
@@ -45,6 +53,9 @@ def command(
     most = spending.parsed(max_cost)
     if most is not None and not detach and not context.output.as_json:
         raise UsageError("--max-cost goes with --detach: on a terminal nobody but you sees what it has cost")
+    restarts = _restarts(restart)
+    if restarts and not detach and not context.output.as_json:
+        raise UsageError("--restart goes with --detach: on a terminal it is yours to start it again")
     app = context.app()
     clone = app.require_clone(name)
     app.note_used(clone)
@@ -57,6 +68,7 @@ def command(
         stall_s=limits.stall_s,
         max_memory_bytes=limits.max_memory_bytes,
         max_cost_usd=most,
+        restarts=restarts,
     )
     if not detach and not context.output.as_json:
         status = run.foreground(app, request)
@@ -71,6 +83,19 @@ def command(
         context.output.tell(f"session {found.id} of {clone.name}: {found.state}{why}, pid {found.pid}")
         context.output.answer(found.id)
     return 0 if detach else found.code
+
+
+def _restarts(policy: str | None) -> int:
+    """How often a session is started again; raises UsageError."""
+    if policy in (None, "no"):
+        return 0
+    word, _, count = str(policy).partition(":")
+    if word == "on-failure" and policy == word:
+        return _USUAL_RESTARTS
+    if word == "on-failure" and count.isascii() and count.isdecimal() and 0 < int(count[:9]) <= _MOST_RESTARTS:
+        return int(count)
+    hint = f"on-failure, or on-failure:N with N from 1 to {_MOST_RESTARTS}"
+    raise UsageError(f"--restart {policy!r} is no policy", hint=hint)
 
 
 def _to_its_end(app: App, clone: CloneRecord, session: str) -> SessionReport:

@@ -52,6 +52,11 @@ class Signals:
     def _note(self, *_: object) -> None:
         self.told_to_end = True
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the next one, for so long at most."""
+        select.select([self.descriptor], [], [], timeout_s)
+        self.clear()
+
     def clear(self) -> None:
         """Wait for the next one."""
         with contextlib.suppress(BlockingIOError):
@@ -85,6 +90,7 @@ class Attended:
     """One process, until it and all that it has started has ended.
 
     `said` gets each piece of its output, and whether it came by stdout; `given` is what it reads.
+    `look` is called whenever something has happened.
     """
 
     def __init__(
@@ -96,9 +102,11 @@ class Attended:
         said: Callable[[bytes, bool], None],
         given: bytes = b"",
         bounds: Bounds = NO_BOUNDS,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self.child, self._token, self._signals, self._said = child, token, heard, said
         self._clock = Clock(bounds, child.pid, lambda: below(token))
+        self._look = look
         #: Why it was ended, where it was not by itself.
         self.reason: str | None = None
         #: How many processes it has left behind that were ended.
@@ -127,6 +135,7 @@ class Attended:
     def see_out(self) -> int:
         """Wait until nothing of it is left; returns the status of the process."""
         while True:
+            self._look()
             self._reap()
             now = time.monotonic()
             if self._signals.told_to_end:

@@ -27,9 +27,10 @@ def main() -> None:
         os.dup2(nowhere, stream)
     os.close(nowhere)
     process.become_subreaper()
+    keeper = os.getpid()
     supervisor = os.fork()
     if supervisor == 0:
-        os._exit(_supervise(spec, answer))
+        os._exit(_supervise(spec, answer, keeper))
     os.close(answer)
     status, ended = _stand_by(supervisor)
     if status != 0:
@@ -39,11 +40,12 @@ def main() -> None:
     os._exit(0)
 
 
-def _supervise(spec: Mapping[str, Any], answer: int) -> int:
+def _supervise(spec: Mapping[str, Any], answer: int, keeper: int) -> int:
     process.become_subreaper()
+    process.wake_at_parents_end()
     from khlone.operations import supervise
 
-    supervise.see_through(spec, answer)
+    supervise.see_through(spec, answer, keeper)
     return 0
 
 

@@ -46,6 +46,8 @@ class RunRequest:
     stall_s: float | None = None
     max_cost_usd: float | None = None
     max_memory_bytes: int | None = None
+    #: How often it is started again when it has failed by itself.
+    restarts: int = 0
 
     @property
     def bounds(self) -> Bounds:

@@ -158,6 +158,12 @@ class Running:
         self._app.tell_problems(self._app.plugins.post_spawn(view, self._view("running")))
         self.mind.started(pid, reads_files=self.reads_files)
 
+    def rests(self, reason: str) -> None:
+        """It has ended, and is started again by and by: it waits for that."""
+        self.mind.ended()
+        with self._app.registry.transaction() as change:
+            change.note_session_process(self._prepared.session.id, sessions.identity(), waits=reason)
+
     def ended(self) -> None:
         """Record how it ended, and tell plugins."""
         self.mind.ended()

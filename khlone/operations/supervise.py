@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from khlone.process import Apart, start_apart
 from khlone.registry import SessionRecord
 
 _KILLED = "its supervisor was killed"
+_STOPPED = "it was stopped while it waited to be started again"
+#: No pause before a new start is longer, in seconds.
+_LONGEST_PAUSE_S = 60.0
 
 
 class Link:
@@ -71,11 +75,18 @@ class _ToldToEnd(Exception):
 
 
 class Supervisor:
-    """Sees one session through; `token` is the mark of this supervisor."""
+    """Sees one session through; `token` is the mark of this supervisor, `keeper` the process that stands by."""
 
-    def __init__(self, app: App, request: RunRequest, link: Link, heard: attending.Signals, token: str) -> None:
+    def __init__(
+        self, app: App, request: RunRequest, link: Link, heard: attending.Signals, token: str, keeper: int
+    ) -> None:
         self._app, self._request, self._link = app, request, link
-        self._signals, self._token = heard, token
+        self._signals, self._token, self._keeper = heard, token, keeper
+        self._is_alone = False
+        #: How often it was started again, and how long is waited before it is once more.
+        self._restarts = 0
+        self._pause_s: float | None = None
+        self._status: int | None = None
         self._log: session_logs.SessionLog | None = None
         app.told = self._tell
 
@@ -99,6 +110,9 @@ class Supervisor:
             return
         try:
             self._admitted(prepared)
+            while self._pause_s is not None and self._rest(prepared, self._pause_s):
+                prepared = self._prepared_again(prepared)
+                self._admitted(prepared)
         except (KhloneError, OSError, _ToldToEnd) as error:
             self._give_up(prepared.session, error)
         finally:
@@ -122,10 +136,16 @@ class Supervisor:
             kind=self._request.kind,
             state=standing.WAITING,
             # The keeper: it is there as long as anybody is who sees the session through.
-            supervisor=sessions.identity(os.getppid()),
+            supervisor=sessions.identity(None if self._has_lost_keeper() else self._keeper),
             log=os.fspath(log),
         )
         return values.replace(prepared, session=session)
+
+    def _prepared_again(self, prepared: Prepared) -> Prepared:
+        """What a new start needs that the last one may have used up."""
+        clone, most = prepared.clone, self._request.max_cost_usd
+        prepared.level.prepare(self._app, clone)
+        return values.replace(prepared, allowance=spending.allowance(self._app, clone, prepared.agent, most))
 
     def _admitted(self, prepared: Prepared) -> None:
         request = request_of(prepared, light=False, wait=self._request.wait)
@@ -176,6 +196,7 @@ class Supervisor:
                     said=said,
                     given=(given or "").encode(errors="surrogateescape"),
                     bounds=self._request.bounds,
+                    look=lambda: self._mind_keeper(prepared.session),
                 )
                 running.reads_files = metered is None
                 self._attend(prepared, running, attended, listener)
@@ -213,7 +234,55 @@ class Supervisor:
                 with contextlib.suppress(KhloneError, OSError):
                     asking.write_answer(Path(session.log or ""), listener.answer())
             prepared.level.ended(self._app, prepared.asked, running.status)
-            running.ended()
+            again = self._why_again(running.status, attended.reason)
+            if again is not None:
+                self._tell(again)
+                running.rests(again)
+            else:
+                self._note_restarts(session)
+                running.ended()
+
+    def _why_again(self, status: int | None, reason: str | None) -> str | None:
+        """What to say of a session that has failed by itself and is to be started again; `None` where it is not."""
+        self._pause_s, self._status, most = None, status, self._request.restarts
+        is_failure = status is not None and status != 0 and reason is None and not self._signals.told_to_end
+        if not is_failure or self._restarts >= most:
+            return None
+        self._pause_s = min(_LONGEST_PAUSE_S, 2.0**self._restarts)
+        self._restarts += 1
+        how = f"{self._restarts} of {most}"
+        return f"it ended with {standing.ended_as(status)} and starts again in {self._pause_s:.0f} s ({how})"
+
+    def _note_restarts(self, session: SessionRecord) -> None:
+        if self._restarts:
+            with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
+                change.note_reason(session.id, f"it was started again {_times(self._restarts)}")
+
+    def _rest(self, prepared: Prepared, pause_s: float) -> bool:
+        """Wait before it is started again; False when it was told to end meanwhile, which is recorded."""
+        deadline = time.monotonic() + pause_s
+        while not self._signals.told_to_end and (left_s := deadline - time.monotonic()) > 0:
+            self._signals.wait(left_s)
+            self._mind_keeper(prepared.session)
+        if not self._signals.told_to_end:
+            return True
+        session, app = prepared.session, self._app
+        with app.registry.transaction() as change:
+            change.end_session(session.id, standing.ended_as(self._status), self._status, _STOPPED)
+        ended = standing.find(app, prepared.clone, session.id)
+        app.tell_problems(app.plugins.session_ended(journal.as_clone(prepared.clone), standing.as_session(app, ended)))
+        return False
+
+    def _has_lost_keeper(self) -> bool:
+        return os.getppid() != self._keeper
+
+    def _mind_keeper(self, session: SessionRecord) -> None:
+        """Where the keeper was killed, record that it is this process that sees the session through."""
+        if self._is_alone or not self._has_lost_keeper():
+            return
+        self._is_alone = True
+        with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
+            change.note_supervisor(session.id, sessions.identity())
 
     def _give_up(self, session: SessionRecord, error: Exception) -> None:
         """It never came to be: nobody who was told of it hears of it again, for others it is recorded."""
@@ -237,12 +306,12 @@ class Supervisor:
             self._log.line(text)
 
 
-def see_through(spec: Mapping[str, Any], answer: int) -> None:
+def see_through(spec: Mapping[str, Any], answer: int, keeper: int) -> None:
     """What the process of a supervisor does: all of one session. `answer` leads to whoever asked for it."""
     link, heard = Link(answer), attending.Signals()
     try:
         app, request, token = _opened(spec)
-        Supervisor(app, request, link, heard, token).see_through()
+        Supervisor(app, request, link, heard, token, keeper).see_through()
     except KhloneError as error:
         link.fail(error)
     except Exception as error:
@@ -281,6 +350,10 @@ def take_over(spec: Mapping[str, Any], supervisor: int, ended: Mapping[int, int]
             change.end_session(record.id, state, status, _KILLED)
         ended_now = standing.find(app, clone, record.id)
         app.plugins.session_ended(journal.as_clone(clone), standing.as_session(app, ended_now))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _plain(error: Exception) -> KhloneError:

@@ -79,6 +79,31 @@ def test_when_the_keeper_is_killed_the_session_goes_on(khlone: Khlone, project: 
     wait_for(lambda: not supervisors())
 
 
+@pytest.mark.parametrize("how", ["ends", "stop"])
+def test_once_the_keeper_is_gone_the_supervisor_is_who_sees_it_through(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path, how: str
+) -> None:
+    session = run("one", attentive(tmp_path / "end"))
+    keeper, supervisor = kept_by(session["pid"])
+    os.kill(keeper, signal.SIGKILL)
+    wait_for(lambda: rows(project, "SELECT supervisor_pid FROM sessions") == [(supervisor,)])
+
+    # Paused, it has not recorded yet how the session has ended: that is not lost.
+    os.kill(supervisor, signal.SIGSTOP)
+    if how == "ends":
+        (tmp_path / "end").write_text("7")
+        wait_for(lambda: not alive(session["pid"]))
+        states = [one["state"] for one in show(khlone, project, "one")["sessions"]]
+        os.kill(supervisor, signal.SIGCONT)
+        assert states == ["running"]
+    else:
+        assert khlone("stop", "one", cwd=project).code == 0
+    (ended,) = document(khlone("wait", "one", "--json", cwd=project), "wait", 7 if how == "ends" else 143)["sessions"]
+
+    assert ended["reason"] == (None if how == "ends" else "it was stopped")
+    assert processes_of(session["id"]) == []
+
+
 def kill_both(session: dict[str, Any]) -> None:
     """Kill whoever sees a session through, and wait until they are gone."""
     pids = kept_by(session["pid"])
