@@ -376,8 +376,9 @@ def khlone_resolve_conflict(
 ) -> Mapping[str, bytes | None] | bool | None:
     """First: resolves a merge that git alone cannot compute.
 
-    Runs in `merge`, with `--dry-run` too, for a merge commit or a squash, and in a `sync` by
-    merge, whose conflict is in at most 200 plain files; again when the target moved meanwhile. `worktree` is a
+    Runs in `merge`, with `--dry-run` too, and in `sync`, where the conflict is in at most 200
+    plain files; again when the target moved meanwhile. In a rebase it runs for each commit
+    that conflicts: `conflict.source` is that commit, `conflict.old` what it goes on top of. `worktree` is a
     private folder with just the conflicted files, as git left them. The answer is the
     content of every conflicted path (`None` for no file there); True when the files in
     `worktree` are that content now; `None` or False to leave it to the next plugin, in the

@@ -157,7 +157,8 @@ def _log(call: _Call) -> _Answer:
 
 def _ended(entries: Sequence[QueueEntry]) -> _Answer:
     """With the code of the first that was held."""
-    code = next((one.exit_code or 1 for one in entries if one.state is QueueState.HELD), 0)
+    held = next((one for one in entries if one.state is QueueState.HELD), None)
+    code = 0 if held is None else 1 if held.exit_code is None else held.exit_code
     return _Answer(entries=entries, code=code)
 
 

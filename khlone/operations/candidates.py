@@ -30,7 +30,8 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
     if strategy is Strategy.FF_ONLY:
         oid = _fast_forward(app, clone, target, old, source, bounds)
     elif strategy is Strategy.REBASE:
-        oid = replay.replay(app, clone, target, old, source, bounds)
+        replayed = replay.replay(app, clone, target, old, source, bounds)
+        oid, resolved_by = replayed.oid, replayed.resolved_by
     elif strategy is Strategy.SQUASH:
         commits = _commits(app, source, bounds)
         if not commits:
@@ -43,13 +44,13 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
             template=app.settings.squash_template,
             own_address=app.settings.author_address,
         )
-        message = _with_resolver(app, said, resolved_by)
+        message = messages.with_resolver(app, said, resolved_by)
         oid = app.repository.commit_tree(tree, [old], message, sign=app.settings.gpg_sign)
     else:
         if not _count(app, source, bounds):
             raise NothingToMerge(clone.name, target)
         tree, resolved_by = _resolved_tree(app, clone, target, old, source, squashed)
-        message = _with_resolver(app, messages.merge_message(clone, target), resolved_by)
+        message = messages.with_resolver(app, messages.merge_message(clone, target), resolved_by)
         oid = app.repository.commit_tree(tree, [old, source], message, sign=app.settings.gpg_sign)
     return Candidate(
         clone=clone.name,
@@ -74,10 +75,10 @@ def with_target(
     shown = upstream or target
     squashed = squashed_before(app, clone, target, onto)
     if rebase:
-        return replay.replay(app, clone, shown, onto, source, _bounds(onto, squashed))
+        return replay.replay(app, clone, shown, onto, source, _bounds(onto, squashed)).oid
     tree, resolved_by = _resolved_tree(app, clone, shown, onto, source, squashed)
     kind = "remote-tracking branch" if upstream else "branch"
-    message = _with_resolver(app, f"Merge {kind} '{shown}' into {clone.branch}\n", resolved_by)
+    message = messages.with_resolver(app, f"Merge {kind} '{shown}' into {clone.branch}\n", resolved_by)
     return app.repository.commit_tree(tree, [source, onto], message, sign=app.settings.gpg_sign)
 
 
@@ -178,16 +179,3 @@ def _joined(app: App, old: str, squashed: str) -> str:
     """
     arguments = ["commit-tree", "-m", "joined", "-p", old, "-p", squashed, f"{old}^{{tree}}"]
     return app.repository.git(*arguments, environment=KHLONE_IDENTITY, writes=True).text.strip()
-
-
-# -- the message ---------------------------------------------------------------------------------
-
-
-def _with_resolver(app: App, message: str, plugin: str | None) -> str:
-    """The message, with a trailer that names the plugin which resolved a conflict."""
-    if plugin is None:
-        return message
-    trailer = f"Conflict-resolved-by: {' '.join(plugin.split())}"
-    given = message.encode(errors="surrogateescape")
-    done = app.repository.git("interpret-trailers", "--no-divider", "--trailer", trailer, stdin=given)
-    return done.text

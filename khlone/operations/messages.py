@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from khlone.app import App
 from khlone.errors import InvalidSetting
 from khlone.model import CloneRecord
 from khlone.values import dataclass
@@ -122,3 +123,13 @@ def _with_trailers(message: str, trailers: Sequence[str]) -> str:
         return f"{message}\n"
     between = "\n" if _last_paragraph(message) else "\n\n"
     return message + between + "\n".join(added) + "\n"
+
+
+def with_resolver(app: App, message: str, plugin: str | None) -> str:
+    """The message, with a trailer that names the plugin which resolved a conflict."""
+    if plugin is None:
+        return message
+    trailer = f"Conflict-resolved-by: {' '.join(plugin.split())}"
+    given = message.encode(errors="surrogateescape")
+    done = app.repository.git("interpret-trailers", "--no-divider", "--trailer", trailer, stdin=given)
+    return done.text

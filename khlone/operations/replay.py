@@ -3,7 +3,8 @@
 What `git rebase` does, in the object database: merges are left out, so are commits whose
 very change the target has; a commit that already stands where it would land stays the
 same commit. Author, message and date are kept, the committer is the user. Three git
-processes a commit that has to be made anew.
+processes a commit that has to be made anew. A plugin may resolve the conflict of a commit,
+which then says so itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from khlone.app import App
 from khlone.errors import MergeConflict, NothingToMerge, UnrelatedHistories
 from khlone.model import CloneRecord
+from khlone.operations import messages, resolutions
 from khlone.operations.integration import KHLONE_IDENTITY
 from khlone.repository import failure
 from khlone.values import dataclass
@@ -37,8 +39,16 @@ class _Pick:
         return f"{self.oid[:10]} ({self.message.strip().partition(chr(10))[0]})"
 
 
-def replay(app: App, clone: CloneRecord, target: str, old: str, source: str, bounds: Sequence[str]) -> str:
-    """The tip of the branch's own commits on top of `old`; what `bounds` exclude is not among them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """The tip of the commits in their new place, and the plugins that resolved conflicts on the way."""
+
+    oid: str
+    resolved_by: str | None
+
+
+def replay(app: App, clone: CloneRecord, target: str, old: str, source: str, bounds: Sequence[str]) -> Replayed:
+    """The branch's own commits on top of `old`; what `bounds` exclude is not among them.
 
     Raises NothingToMerge, UnrelatedHistories, MergeConflict for the first commit that does
     not apply, or IdentityMissing. Nothing but loose objects is left behind.
@@ -48,20 +58,24 @@ def replay(app: App, clone: CloneRecord, target: str, old: str, source: str, bou
     picks = _picks(app, old, source, bounds)
     tip, tree = old, app.repository.git("rev-parse", f"{old}^{{tree}}").text.strip()
     trees = {pick.oid: pick.tree for pick in picks}
+    plugins: list[str] = []
     for pick in picks:
         if pick.parent == tip:
             tip, tree = pick.oid, pick.tree
             continue
-        made = _applied(app, clone, target, tree, pick)
+        made, plugin = _applied(app, clone, target, tip, tree, pick)
+        if plugin is not None and plugin not in plugins:
+            plugins.append(plugin)
         if made == tree and pick.tree != _tree_of(app, pick.parent, trees):
             continue  # All of it is there already.
         name, email, date = pick.author
         author = {"GIT_AUTHOR_NAME": name, "GIT_AUTHOR_EMAIL": email, "GIT_AUTHOR_DATE": date}
-        tip = app.repository.commit_tree(made, [tip], pick.message, sign=app.settings.gpg_sign, environment=author)
+        message = messages.with_resolver(app, pick.message, plugin)
+        tip = app.repository.commit_tree(made, [tip], message, sign=app.settings.gpg_sign, environment=author)
         tree = made
     if tip == old:
         raise NothingToMerge(clone.name, target)
-    return tip
+    return Replayed(oid=tip, resolved_by=", ".join(plugins) or None)
 
 
 def _picks(app: App, old: str, source: str, bounds: Sequence[str]) -> list[_Pick]:
@@ -87,19 +101,23 @@ def _picks(app: App, old: str, source: str, bounds: Sequence[str]) -> list[_Pick
     return found
 
 
-def _applied(app: App, clone: CloneRecord, target: str, tree: str, pick: _Pick) -> str:
-    """The tree that the commit's change makes of `tree`."""
+def _applied(app: App, clone: CloneRecord, target: str, tip: str, tree: str, pick: _Pick) -> tuple[str, str | None]:
+    """The tree that the commit's change makes of `tree`, that of `tip`; and the plugin that resolved a conflict."""
     # A commit of that tree whose parent is the pick's makes that parent the base of the merge.
     parents = ["-p", pick.parent] if pick.parent else []
     stand_in = app.repository.git(
         "commit-tree", "-m", "stand-in", *parents, tree, environment=KHLONE_IDENTITY, writes=True
     ).text.strip()
     done = app.repository.git(
-        "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", stand_in, pick.oid, writes=True, check=False
+        "merge-tree", "--write-tree", "-z", "--no-messages", stand_in, pick.oid, writes=True, check=False
     )
     fields = [os.fsdecode(field) for field in done.stdout.split(b"\0")]
     if done.status == 1 and fields[0]:
-        paths = sorted({path for path in fields[1:] if path})
+        conflicted = resolutions.parse_stages([field for field in fields[1:] if field])
+        found = resolutions.resolve(app, clone, target, tip, pick.oid, fields[0], conflicted)
+        if found is not None:
+            return found.tree, found.plugin
+        paths = [one.path for one in conflicted]
         raise MergeConflict(
             clone.name, target, paths, commit=pick.shown, own=clone.target, is_gone=not clone.path.is_dir()
         )
@@ -107,7 +125,7 @@ def _applied(app: App, clone: CloneRecord, target: str, tree: str, pick: _Pick) 
         if "unrelated histories" in done.error_text:
             raise UnrelatedHistories(clone.name, target)
         raise failure(["merge-tree"], done)
-    return fields[0]
+    return fields[0], None
 
 
 def _tree_of(app: App, oid: str, known: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -484,6 +485,12 @@ def test_events_tell_every_step(khlone: Khlone, git: Git, commit: Commit, projec
     assert lines == found
 
 
+def dirty_files(git: Git, where: Path) -> dict[str, bytes]:
+    """Every file of a checkout, tracked or not, byte for byte."""
+    listed = git("ls-files", "-z", "--cached", "--others", cwd=where).split("\0")
+    return {name: (where / name).read_bytes() for name in listed if name}
+
+
 def test_thirty_clones_land_but_for_those_that_cannot(
     khlone: Khlone, git: Git, commit: Commit, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,7 +504,7 @@ def test_thirty_clones_land_but_for_those_that_cannot(
     monkeypatch.setenv("PAIRS", " ".join(f"{one}:{other}" for one, other in pairs))
     gated(git, project, PAIRS)
     write(project, {"docs/guide.md": "my own edit\n", "mine.txt": "untracked\n"})
-    before = git("diff", cwd=project)
+    before, status = dirty_files(git, project), git("status", "--porcelain", cwd=project)
     random.Random(7).shuffle(names)
     order = ["c00", *(name for name in names if name != "c00")]
 
@@ -510,15 +517,29 @@ def test_thirty_clones_land_but_for_those_that_cannot(
         expected |= {one: ("gate-failed", [other]), other: ("gate-failed", [one])}
     assert blamed == expected
     assert {by_name[name] for name in landed(found)} == set(names) - set(expected)
-    tips = git("rev-list", "--first-parent", f"{found['old']}..main", cwd=project).split()
+    tips = git("rev-list", "--first-parent", "--reverse", f"{found['old']}..main", cwd=project).split()
     assert len(tips) == 20
+    # A serial order gives this very history: each step is the merge of one clone's commit into the step before it.
+    sources = {oid(git, project, name): by_name[name] for name in by_name}
+    steps = [found["old"], *tips]
+    for last, tip in itertools.pairwise(steps):
+        first, second = parents(git, project, tip)
+        assert (first, sources.pop(second) in expected) == (last, False)
+        tree = git("merge-tree", "--write-tree", first, second, cwd=project).strip()
+        assert tree == oid(git, project, f"{tip}^{{tree}}")
+    assert set(sources.values()) == set(expected)
     check = project.parent / "check"
     git("worktree", "add", "-q", "--detach", str(check), cwd=project)
     for tip in tips:
         git("checkout", "-q", tip, cwd=check)
         assert subprocess.run(["sh", "-c", PAIRS], cwd=check, check=False).returncode == 0
-    assert git("diff", cwd=project) == before
-    assert (project / "mine.txt").read_text() == "untracked\n"
+    assert (project / "docs/guide.md").read_text() == "my own edit\n"
+    changed = {f"{name}.txt" for name in names if name not in expected} | {"notes.txt"}
+    after = dirty_files(git, project)
+    assert {name: after[name] for name in after if name not in changed} == {
+        name: before[name] for name in before if name not in changed
+    }
+    assert git("status", "--porcelain", cwd=project) == status
 
 
 def test_all_that_is_ready_lands_and_nothing_else(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:

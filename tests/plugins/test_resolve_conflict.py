@@ -54,6 +54,41 @@ def test_a_resolution_lands_and_says_whose_it_is(
     assert list((repository / ".git" / "khlone" / "stage").iterdir()) == []
 
 
+def test_a_conflict_of_one_commit_in_a_rebase_is_resolved_and_that_commit_says_so(
+    khlone: Khlone, git: Git, commit: Commit, repository: Path, apart: Path, tmp_path: Path
+) -> None:
+    commit(apart, {"later.txt": "later\n"}, "later")
+
+    found = merged(khlone, repository, "one", "--rebase", env=install(tmp_path / "site", UNION))
+
+    assert [(one["name"], one["strategy"], one["resolved_by"]) for one in found["landed"]] == [
+        ("one", "rebase", "tried")
+    ]
+    assert shown(git, repository, "word.txt") == "ours\ntheirs\n"
+    subjects = git("log", "--format=%s", "-3", "main", cwd=repository).splitlines()
+    assert subjects == ["later", "work of one", "ours"]
+    assert message(git, repository, "main~1") == "work of one\n\nConflict-resolved-by: tried\n"
+    assert message(git, repository, "main") == "later\n"
+    assert git("log", "-1", "--format=%an %ad", "main~1", cwd=repository) == git(
+        "log", "-1", "--format=%an %ad", "HEAD~1", cwd=apart
+    )
+
+
+@pytest.mark.parametrize("words", [("sync", "--rebase", "one"), ("merge", "--rebase", "one")])
+def test_a_rebase_that_a_plugin_does_not_resolve_is_held_with_the_commit_named(
+    khlone: Khlone, git: Git, repository: Path, apart: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    source = HEAD + "    return {'word.txt': b'<<<<<<< left\\n'}\n"
+    before = footprint(git, repository)
+
+    done = khlone(*words, cwd=repository, env=install(tmp_path / "site", source))
+
+    assert done.code == 4
+    assert "markers of the conflict are left in word.txt" in done.err
+    assert "(work of one)" in done.err
+    assert footprint(git, repository) == before
+
+
 def test_a_merge_without_conflict_asks_nobody_and_names_nobody(
     khlone: Khlone, git: Git, commit: Commit, repository: Path, tmp_path: Path
 ) -> None:
