@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from khlone.entry_points import Selection
     from khlone.locks import Locks
     from khlone.plugins import Plugins
+    from khlone.queue_watch import QueueView
 
 #: Set inside every process that khlone starts in a clone.
 SESSION_VARIABLES = (
@@ -49,6 +50,10 @@ def _unseen(_done: int, _total: int, _what: str) -> None:
     return
 
 
+def _unwatched(_: Callable[[], QueueView]) -> None:
+    return
+
+
 class App:
     """One repository, its registry, locks, plugins and settings; the first argument of every operation."""
 
@@ -66,6 +71,8 @@ class App:
         self.told = told
         #: Called before each part of an operation of several: how many are done, how many there are, what is next.
         self.progress: Callable[[int, int, str], None] = _unseen
+        #: Called with what tells how a merge queue stands, whenever something has been told, or a round begins.
+        self.watch: Callable[[Callable[[], QueueView]], None] = _unwatched
         self.state_dir = location.common_dir / "khlone"
         self._plugins = plugins
         self._selection = selection

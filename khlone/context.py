@@ -53,6 +53,7 @@ class Context:
         chosen = self._selection() if self.without_plugins else None
         self._opened = App.open(self.directory, environment=self.environment, told=self.output.tell, selection=chosen)
         self._opened.progress = self.output.progress
+        self._opened.watch = self.output.watch
         return self._opened
 
     def tell_way_out(self) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -20,7 +20,8 @@ from khlone.errors import Interrupted, KhloneError, OutputFailed
 from khlone.values import field_names
 
 if TYPE_CHECKING:
-    from khlone.live import Bar
+    from khlone.live import Bar, Board
+    from khlone.queue_watch import QueueView
 
 COLOURS = ("auto", "always", "never")
 _HEAD = "1"
@@ -49,6 +50,7 @@ class Output:
         self._answers: TextIO = sys.stdout
         self._is_lost = False
         self._bar: Bar | None = None
+        self._board: Board | None = None
 
     def keep_stdout(self) -> None:
         """From here on stdout is for answers alone: whatever else prints (a plugin) goes to stderr."""
@@ -65,8 +67,22 @@ class Output:
         with contextlib.suppress(OSError):
             self._bar.show(done, total, visible(what))
 
+    def watch(self, look: Callable[[], QueueView]) -> None:
+        """Show how a merge queue stands, on a terminal alone, until something else is written."""
+        if self.quiet or self.as_json or not _is_terminal(sys.stderr):
+            return
+        if self._board is None:
+            from khlone.live import Board
+
+            self._board = Board(sys.stderr, colour=self._paints(sys.stderr), visible=visible)
+        with contextlib.suppress(OSError):
+            self._board.show(look)
+
     def finish(self) -> None:
         """Leave the terminal as it was found."""
+        if self._board is not None:
+            with contextlib.suppress(OSError):
+                self._board.hide()
         if self._bar is not None:
             with contextlib.suppress(OSError):
                 self._bar.hide()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from tests.commands.steps import new
-from tests.support import KHLONE, Commit, Khlone
+from tests.support import KHLONE, Commit, Khlone, run_git
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -103,6 +104,59 @@ def test_long_operations_show_how_far_they_are(khlone: Khlone, repository: Path,
         # What was drawn is taken away, and the cursor is there again.
         assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
     assert merged.count(" landed on ") == 3
+
+
+def test_a_merge_through_the_queue_shows_what_gates_look_at_and_who_is_to_blame(
+    khlone: Khlone, repository: Path, commit: Commit, tmp_path: Path
+) -> None:
+    for name in "abc":
+        commit(new(khlone, repository, name), {f"{name}.txt": name}, f"work of {name}")
+    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
+    # It waits to be seen, at every candidate.
+    gate = f"touch {begun}; until test -e {go_on}; do sleep 0.05; done; test ! -e a.txt -o ! -e b.txt"
+    run_git("config", "khlone.gate.test", gate, cwd=repository)
+    child = pexpect.spawn(
+        str(KHLONE),
+        ["merge", "a", "b", "c"],
+        cwd=str(repository),
+        env={**os.environ, "TERM": "xterm-256color"},
+        encoding="utf-8",
+        timeout=120,
+        dimensions=(50, 200),
+    )
+    child.logfile_read = io.StringIO()
+
+    child.expect(r"gate test for \d+ s")
+    go_on.touch()
+    child.expect(pexpect.EOF)
+    child.close()
+
+    shown = ESCAPE.sub("", child.logfile_read.getvalue())
+    assert child.exitstatus == 5
+    assert re.search(r"main +0 landed, 0 held, 3 in line", shown)
+    assert re.search(r"a, b, c +[0-9a-f]{10} +refused by test", shown)
+    assert re.search(r"a +held +gate-failed with b", shown)
+    assert re.search(r"c landed on main as [0-9a-f]{10}", shown)
+    raw = child.logfile_read.getvalue()
+    assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h") > 0
+
+
+def test_in_a_pipe_the_same_is_told_in_lines(khlone: Khlone, repository: Path, commit: Commit) -> None:
+    for name in "ab":
+        commit(new(khlone, repository, name), {f"{name}.txt": name}, f"work of {name}")
+    run_git("config", "khlone.gate.test", "test ! -e b.txt", cwd=repository)
+
+    piped = khlone("merge", "a", "b", cwd=repository)
+    quiet = khlone("--quiet", "merge", "b", cwd=repository)
+
+    told = [re.sub(r"[0-9a-f]{10}", "OID", line) for line in piped.err.splitlines()]
+    assert told[:3] == [
+        "khlone: testing a, b on main (OID)",
+        "khlone: gate 'test' refused a, b (OID)",
+        "khlone: testing a on main (OID)",
+    ]
+    assert "\x1b" not in piped.err + piped.out
+    assert quiet.err == ""
 
 
 def test_there_is_no_progress_without_a_terminal_or_when_it_is_not_wanted(khlone: Khlone, repository: Path) -> None:

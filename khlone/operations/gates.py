@@ -66,18 +66,31 @@ class Gates:
         """Whether any gate may look at a candidate."""
         return bool(self.commands) or self._app.plugins.has("khlone_gate")
 
-    def judge(self, candidate: Candidate, asked: Sequence[tuple[Clone, Candidate]]) -> Judgement:
+    def judge(
+        self,
+        candidate: Candidate,
+        asked: Sequence[tuple[Clone, Candidate]],
+        *,
+        begun: Callable[[str], None] = lambda _: None,
+    ) -> Judgement:
         """Let every gate look at a candidate; plugins are asked about each of the changes in it."""
-        return self.with_plugins(self.run_commands(candidate), asked)
+        return self.with_plugins(self.run_commands(candidate, begun=begun), asked)
 
-    def run_commands(self, candidate: Candidate, *, given_up: Callable[[], bool] = lambda: False) -> Judgement:
+    def run_commands(
+        self,
+        candidate: Candidate,
+        *,
+        given_up: Callable[[], bool] = lambda: False,
+        begun: Callable[[str], None] = lambda _: None,
+    ) -> Judgement:
         """What the commands say, up to the first that refuses; one that runs is ended when it is given up.
 
-        Safe to be called by several threads, once `commands` is known.
+        `begun` gets the name of each gate that begins to run. Safe for several threads, once `commands` is known.
         """
         verdicts: list[Verdict] = []
         notes: list[str] = []
         for gate in self._applicable(candidate):
+            begun(gate.name)
             verdict = self._of_command(gate, candidate, notes, given_up)
             if not gate.needed and not verdict.passed:
                 notes.append(f"warning: advisory gate {gate.name!r} refused {candidate.clone}: {verdict.message}")

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-from khlone import faults, files, queue_rows, values
+from khlone import faults, files, queue_rows, queue_watch, values
 from khlone.app import App
 from khlone.errors import (
     GateFailed,
@@ -90,6 +90,7 @@ class _Driver:
     def __init__(self, app: App, gates: Gates, seat: Seat) -> None:
         self._app, self._target, self._gates, self._seat = app, seat.target, gates, seat
         self._there: Upstream | None = None
+        self._watched = queue_watch.Watched(seat.target)
         self._landed: list[QueueEntry] = []
         self._built: dict[tuple[str, str], Change | KhloneError] = {}
         self._pins: set[str] = set()
@@ -101,6 +102,8 @@ class _Driver:
             entries = self._next()
             if not entries:
                 return
+            self._watched.begin_round(len(queue.waiting(self._app, self._target)))
+            self._app.watch(self._watched.look)
             with self._marked(entries), self._pinned(), contextlib.suppress(_Collected):
                 self._round(entries)
 
@@ -230,7 +233,9 @@ class _Driver:
             self._note_testing(row)
         answers = look_ahead.judged(
             len(chain),
-            lambda number, given_up: self._gates.run_commands(wholes[number], given_up=given_up),
+            lambda number, given_up: self._gates.run_commands(
+                wholes[number], given_up=given_up, begun=lambda gate: self._watched.gate(wholes[number].oid, gate)
+            ),
             at_once=look_ahead.width(self._app.settings.merge_window),
         )
         with contextlib.closing(answers):
@@ -263,25 +268,37 @@ class _Driver:
     def _judge(self, base: str, chain: Sequence[Change]) -> Judgement:
         self._pin(chain)
         self._note_testing(chain)
-        judgement = self._gates.judge(_whole(base, chain), [_asked(one) for one in chain])
+        whole = _whole(base, chain)
+        judgement = self._gates.judge(
+            whole, [_asked(one) for one in chain], begun=lambda gate: self._watched.gate(whole.oid, gate)
+        )
         self._note_judged(chain, judgement)
         return judgement
 
     def _note_testing(self, chain: Sequence[Change]) -> None:
         oid, names = chain[-1].candidate.oid, [one.entry.name for one in chain]
         events.note(self._app, "testing", target=self._target, oid=oid, clones=names)
-        self._app.told(f"testing {', '.join(names)} on {self._target} ({oid[:10]})")
+        self._watched.testing(oid, names)
+        self._tell(f"testing {', '.join(names)} on {self._target} ({oid[:10]})")
+
+    def _tell(self, *lines: str) -> None:
+        """Say something, and go on showing how the queue stands."""
+        for line in lines:
+            self._app.told(line)
+        self._app.watch(self._watched.look)
 
     def _note_judged(self, chain: Sequence[Change], judgement: Judgement) -> None:
         failed = judgement.failed
-        for note in judgement.notes:
-            self._app.told(note)
+        oid, names = chain[-1].candidate.oid, [one.entry.name for one in chain]
+        self._watched.judged(oid, names, None if failed is None else failed.gate)
+        refused = [] if failed is None else [f"gate {failed.gate!r} refused {', '.join(names)} ({oid[:10]})"]
+        self._tell(*judgement.notes, *refused)
         events.note(
             self._app,
             "passed" if failed is None else "failed",
             target=self._target,
-            oid=chain[-1].candidate.oid,
-            clones=[one.entry.name for one in chain],
+            oid=oid,
+            clones=names,
             gate=None if failed is None else failed.gate,
         )
 
@@ -353,6 +370,8 @@ class _Driver:
 
     def _hold(self, entry: QueueEntry, error: KhloneError, *, notes: Sequence[str] = ()) -> None:
         queue.explain(self._app, entry, error, epoch=self._seat.epoch, notes=notes)
+        partners = cast("list[object]", error.facts.get("partners") or [])
+        self._watched.held(entry.name, f"{error.code}{' with ' if partners else ''}{', '.join(map(str, partners))}")
 
     # -- landing
 
@@ -378,6 +397,7 @@ class _Driver:
             return False
         self._lost = 0
         self._landed += [one.entry for one in chain]
+        self._watched.landed(len(chain))
         queue_landing.tell(self._app, self._target, base, chain, gated=gated, there=self._there)
         return True
 
