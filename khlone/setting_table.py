@@ -377,6 +377,14 @@ SETTINGS = (
         "others; 0 for any.",
     ),
     Setting(
+        key="limits.boot",
+        kind=Kind.SECONDS,
+        default="10",
+        sources=_OWN,
+        doc="How many seconds the next agent waits at most for the start of one that shares its config dir; 0 for "
+        "none. Agents with a config dir for each clone never wait.",
+    ),
+    Setting(
         key="limits.cost",
         kind=Kind.AMOUNT,
         sources=_OWN,

@@ -20,6 +20,7 @@ from khlone.model import Clone, CloneRecord, Demand, Session, utc_now
 from khlone.operations import (
     admission,
     attending,
+    boot_gate,
     environment,
     isolation,
     journal,
@@ -229,13 +230,17 @@ def on_terminal(
         app.registry.close()
 
     with signals.Noted() as noted:
-        with recorded(app, prepared, place, is_begun=is_begun) as running:
+        with (
+            recorded(app, prepared, place, is_begun=is_begun) as running,
+            boot_gate.passed(app, prepared.clone, prepared.agent, check=noted.raise_noted) as gate,
+        ):
             noted.raise_noted()
             running.reads_files = True
             child = process.start_foreground(
                 prepared.start.argv, cwd=prepared.clone.path, environment=prepared.start.variables
             )
             noted.pass_on(child.pid)
+            gate.started(child.pid)
             try:
                 running.started(child.pid)
             finally:

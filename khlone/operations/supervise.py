@@ -19,7 +19,18 @@ from khlone import files, session_logs, sessions, values
 from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.model import CloneRecord
-from khlone.operations import admission, asking, attending, clients, ending, journal, spending, standing, terminals
+from khlone.operations import (
+    admission,
+    asking,
+    attending,
+    boot_gate,
+    clients,
+    ending,
+    journal,
+    spending,
+    standing,
+    terminals,
+)
 from khlone.operations.run import SUPERVISES, RunRequest
 from khlone.operations.starting import Prepared, Running, prepare, request_of
 from khlone.process import Apart, start_apart
@@ -158,9 +169,10 @@ class Supervisor:
         with admission.admit(self._app, request, told=self._tell, check=check) as place:
             if self._signals.told_to_end:
                 raise _ToldToEnd
-            self._run(prepared, Running(self._app, prepared, place))
+            with boot_gate.passed(self._app, prepared.clone, prepared.agent, told=self._tell, check=check) as gate:
+                self._run(prepared, Running(self._app, prepared, place), gate)
 
-    def _run(self, prepared: Prepared, running: Running) -> None:
+    def _run(self, prepared: Prepared, running: Running, gate: boot_gate.Gate) -> None:
         assert self._log is not None
         log, given = self._log, self._request.given
         argv, has_terminal = prepared.start.argv, self._request.kind == terminals.ATTACH
@@ -170,6 +182,7 @@ class Supervisor:
             environment=terminals.outside_of_tmux(prepared.start.variables),
             has_input=given is not None,
         )
+        gate.started(child.pid)
         agent = prepared.agent
 
         def over(why: str) -> None:
@@ -184,6 +197,7 @@ class Supervisor:
 
                 def said(chunk: bytes, is_answer: bool) -> None:
                     log.add(chunk)
+                    gate.heard()
                     if metered is not None and is_answer:
                         metered(chunk)
                     if listener is not None and is_answer:
