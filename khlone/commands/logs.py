@@ -28,6 +28,8 @@ def command(context: Context, *, name: str | None, lines: int | None, follow: bo
     app = context.app()
     clone = app.require_clone(name)
     record = standing.latest(app, clone)
+    if record.log is None:
+        context.output.tell(f"session {record.id} of {clone.name} had a terminal: what was said there is kept nowhere")
     if follow:
         for piece in following.follow(app, clone, record, lines=lines):
             context.output.raw_answer(piece)

@@ -35,6 +35,8 @@ def test_it_ends_as_the_session_did(khlone: Khlone, project: Path, script: str, 
     assert (done.code, done.out, done.err) == (code, "in\nout\n", "err\n")
     assert khlone("wait", "one", cwd=project).code == code
     assert states(khlone, project, "one") == []
+    logs = khlone("logs", "one", cwd=project)
+    assert (logs.code, logs.out, "had a terminal: what was said there is kept nowhere" in logs.err) == (0, "", True)
 
 
 def test_as_json_it_waits_for_the_end_and_keeps_the_output_in_the_log(khlone: Khlone, project: Path) -> None:
