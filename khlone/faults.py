@@ -102,6 +102,8 @@ POINTS: tuple[str, ...] = (
     "sync.noted",
     "sync.synced",
     "sync.finished",
+    "sync.conflict-noted",
+    "sync.conflict-laid-out",
     "undo.reserved",
     "undo.kept",
     "undo.moved",

@@ -3,21 +3,27 @@
 As git itself does it: `git merge` or `git rebase` of the target in the clone, with the
 user's conflict style, filters and rerere, which stops where the two sides meet. What is
 settled there is committed by the owner, never by khlone. A worktree with changes is left
-alone, so that `git merge --abort` or `git rebase --abort` gives back what was there.
+alone, so that `git merge --abort` or `git rebase --abort` gives back what was there. It is
+in the journal while git works: what a killed git has left half done is told, and nobody's to throw away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
-from khlone import worktrees
+from khlone import faults, worktrees
 from khlone.app import App
 from khlone.errors import CloneDirty, TargetMoved
 from khlone.locks import HeldLock
-from khlone.model import CloneRecord
-from khlone.operations import advance, changes, undo
+from khlone.model import CloneRecord, CloneState, OperationKind
+from khlone.operations import advance, changes, journal, undo
+from khlone.registry import Operation
 from khlone.repository import failure
+
+#: The step of an operation while git lays a conflict out.
+STEP = "conflict"
 
 
 def lay_out(
@@ -30,6 +36,41 @@ def lay_out(
     is not put on top in a rebase. Raises CloneDirty, with nothing changed, where an untracked
     file is in the way, TargetMoved where there is no conflict any more, or GitFailed.
     """
+    written = {"operation": journal.new_operation_id(), "clone": journal.to_json(clone), "other": other}
+    with app.registry.transaction() as change:
+        change.begin_operation(journal.operation(OperationKind.SYNC, clone, written, step=STEP))
+    faults.point("sync.conflict-noted")
+    try:
+        return _lay_out(app, clone, other, lock, rebase=rebase, without=without)
+    finally:
+        faults.point("sync.conflict-laid-out")
+        with app.registry.transaction() as change:
+            change.forget_operation(str(written["operation"]))
+
+
+def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
+    """See what became of a conflict whose khlone died; raises CloneDirty while it is neither laid out nor gone."""
+    clone = journal.from_json(cast("Mapping[str, object]", operation.plan["clone"]), CloneState.READY)
+    admin = undo.admin_path(app, clone)
+    undo.clear_stale_locks(app, [admin / "index.lock", admin / "HEAD.lock"], operation.id)
+    what = worktrees.in_progress(admin)
+    if what is None and worktrees.is_linked(clone.path, admin):
+        left = changes.read_status(app, clone.path, tracked_only=True).changes.uncommitted
+        if left:
+            error = CloneDirty(clone.name, left)
+            error.message += (
+                f"; git was killed while it laid out a conflict in {clone.path}: look at it, then git reset --hard"
+            )
+            raise error
+    lock.verify()
+    with app.registry.transaction() as change:
+        change.forget_operation(operation.id)
+    return [f"a conflict waits in {clone.path}" if what else f"{clone.name} is as it was; it can be synced again"]
+
+
+def _lay_out(
+    app: App, clone: CloneRecord, other: str, lock: HeldLock, *, rebase: bool, without: str | None
+) -> Sequence[str]:
     words = _rebase(other, without) if rebase else ["merge", "--no-commit", "--no-ff", "--no-autostash", other]
     done = app.repository.git(*words, cwd=clone.path, writes=True, keep_open=[lock.descriptor], check=False, hooks=True)
     admin = undo.admin_path(app, clone)

@@ -87,7 +87,8 @@ def _recover_one(app: App, operation: Operation, host_gone: str | None, deadline
             return None
         return _recover_locked(app, current, lock)
     except (KhloneError, OSError, KeyError, ValueError) as error:
-        return Recovered(operation=operation, outcome=None, messages=(f"{error}",))
+        why = error.message if isinstance(error, KhloneError) else f"{error}"
+        return Recovered(operation=operation, outcome=None, messages=(why,))
     finally:
         lock.release()
 

@@ -466,6 +466,8 @@ def mark_base(app: App, clone: CloneRecord, base: str, lock: HeldLock) -> None:
 
 def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     """Finish a sync whose process died: branch and worktree end at the old commit or at the new one."""
+    if operation.step == handing_back.STEP:
+        return handing_back.recover(app, operation, lock)
     move = moving.from_plan(operation.plan)
     moving.keep(app, move, lock)
     if moving.resume(app, move, lock):

@@ -47,6 +47,47 @@ def test_a_conflict_is_laid_out_settled_and_landed(
 
 
 @WAYS
+@pytest.mark.parametrize("point", ["sync.conflict-noted", "sync.conflict-laid-out"])
+def test_whoever_is_killed_while_it_is_laid_out_leaves_the_clone_as_it_was_or_in_the_conflict(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, way: str, point: str
+) -> None:
+    path = clashing(khlone, commit, project)
+
+    killed = khlone("sync", "a", f"--{way}", "--conflict", cwd=project, env={"KHLONE_FAULT": point})
+    next_one = khlone("new", "b", cwd=project)
+
+    assert killed.code == -9
+    is_laid_out = point == "sync.conflict-laid-out"
+    assert ("a conflict waits in" if is_laid_out else "a is as it was") in next_one.err
+    assert git("diff", "--name-only", "--diff-filter=U", cwd=path) == ("notes.txt\n" if is_laid_out else "")
+    if is_laid_out:
+        git(way, "--abort", cwd=path)
+    assert git("status", "--porcelain", cwd=path) == ""
+    assert khlone("doctor", cwd=project).code == 0
+    assert "recovered" not in khlone("new", "c", cwd=project).err
+
+
+def test_what_a_killed_git_has_left_half_done_is_told_until_its_files_are_whole(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    path = clashing(khlone, commit, project)
+    env = {"KHLONE_FAULT": "sync.conflict-noted"}
+    assert khlone("sync", "a", "--conflict", cwd=project, env=env).code == -9
+    # As a git leaves it that has written one file of two, and no word of what it was at.
+    write(path, {"notes.txt": "half of"})
+
+    told = khlone("new", "b", cwd=project)
+    kept = (path / "notes.txt").read_text()
+    git("reset", "-q", "--hard", cwd=path)
+    after = khlone("new", "c", cwd=project)
+
+    assert (told.code, after.code, kept) == (0, 0, "half of")
+    assert "git was killed while it laid out a conflict" in told.err
+    assert "a is as it was" in after.err
+    assert sync(khlone, project, "a", "--conflict", code=4)["kept"][0]["laid_out"] is True
+
+
+@WAYS
 def test_what_is_laid_out_can_be_taken_back_to_the_byte(
     khlone: Khlone, git: Git, commit: Commit, project: Path, way: str
 ) -> None:

@@ -26,7 +26,9 @@ REMOVE = [name for name in faults.POINTS if name.startswith("remove.")]
 RESTORE = [name for name in faults.POINTS if name.startswith("restore.")]
 ADOPT = [name for name in faults.POINTS if name.startswith("adopt.") and name != "adopt.undo"]
 RENAME = [name for name in faults.POINTS if name.startswith("rename.")]
-SYNC = [name for name in faults.POINTS if name.startswith("sync.")]
+#: Killed in tests/commands/test_sync_conflict.py, where there is a conflict.
+SYNC_CONFLICT = [name for name in faults.POINTS if name.startswith("sync.conflict")]
+SYNC = [name for name in faults.POINTS if name.startswith("sync.") and name not in SYNC_CONFLICT]
 PURGE = [name for name in faults.POINTS if name.startswith("purge.")]
 TAKE_BACK = [name for name in faults.POINTS if name.startswith("undo.")]
 PUSH = [name for name in faults.POINTS if name.startswith("push.")]
@@ -617,6 +619,7 @@ def test_every_fault_point_is_killed_by_a_test_here() -> None:
         *ADOPT,
         *RENAME,
         *SYNC,
+        *SYNC_CONFLICT,
         *TAKE_BACK,
         *FETCH,
         *PUSH,
