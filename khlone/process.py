@@ -308,6 +308,39 @@ def offer_to_oom_killer(pid: int) -> None:
             stream.write(str(wanted).encode())
 
 
+class Guard:
+    """A process that lets some others go on (SIGCONT) when this one ends, however it does; `close` ends it before.
+
+    It has a mark of its own in its environment, so that nobody takes it for part of a session.
+    """
+
+    def __init__(self, pids: Sequence[int], environment: Mapping[str, str]) -> None:
+        import subprocess
+
+        words = ("/bin/sh", "-c", 'read -r _; kill -CONT "$@"', "sh", *map(str, pids))
+        self._child: subprocess.Popen[bytes] | None = None
+        with contextlib.suppress(OSError):
+            self._child = subprocess.Popen(
+                words,
+                cwd="/",
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def close(self) -> None:
+        """End it; nobody is let go on by it any more."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            child.wait()
+            assert child.stdin is not None
+            child.stdin.close()
+
+
 def wake_at_parents_end() -> None:
     """Let this process get SIGCHLD when its parent ends (Linux)."""
     if sys.platform == "linux":

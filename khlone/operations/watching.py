@@ -4,7 +4,7 @@ One thread of whoever started the session looks at its tree every few seconds, a
 of reading a few files: it writes samples, reads what is new in session files, slows a
 process down that polls without end, and lets the newest idle session of the machine rest
 while memory is short. Nothing is ever ended. What it stops it has written down before: were
-it killed then, the next khlone that looks lets that process go on.
+it killed then, a guard lets that process go on, and the next khlone that looks does.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from khlone import headroom, samples, sessions, trees
+from khlone import headroom, process, samples, sessions, trees
 from khlone.busy_poll import Detector, is_active
 from khlone.errors import KhloneError
 from khlone.headroom import Headroom
 from khlone.machine import Machine, Stop
 from khlone.operations import steering, turns
 from khlone.operations.metering import Meter
+from khlone.operations.run import SUPERVISES
 from khlone.operations.turns import Place
 from khlone.samples import Sample
 from khlone.settings import Settings
@@ -41,6 +42,8 @@ _IDLE_SHARE = 0.05
 _MOST_FILES = 200
 _PIECE = 1 << 20
 BUSY, MEMORY = "busy-poll", "memory"
+#: The environment of a guard: the mark of what looks after sessions, so that it is part of none.
+_GUARD = {SUPERVISES: "guard"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,7 @@ class Watch:
         self._rests = False
         #: The process that is slowed down.
         self.slowed: int | None = None
+        self._guard: process.Guard | None = None
         self._owner = os.urandom(8).hex()
         self._bell = machine.new_bell(self._owner)
 
@@ -197,6 +201,7 @@ class Watch:
         if self.slowed is None:
             found = self._detector.see(tree, self._activity) if self._pace.busy_s else None
             if found is not None and self._write_down(found, BUSY):
+                self._stand_guard([found])
                 self.slowed = found
                 self._told(f"{self._watched.name}: process {found} polls without end and is slowed down")
             return
@@ -204,7 +209,14 @@ class Watch:
             self._told(f"{self._watched.name}: process {self.slowed} has something to do and goes on")
             self._let_go_on()
 
+    def _stand_guard(self, pids: Sequence[int]) -> None:
+        """Were this process killed, they would go on all the same."""
+        self._guard = process.Guard(pids, _GUARD)
+
     def _let_go_on(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
         pids = [one.pid for one in self._stops() if one.owner == self._owner]
         self.slowed = None
         self._rests = False
@@ -285,6 +297,7 @@ class Watch:
         if tree is None or not all(self._write_down(pid, MEMORY) for pid in tree.processes):
             return
         self._rests = True
+        self._stand_guard(list(tree.processes))
         self._told(f"{self._watched.name} rests: memory is short, and it is idle")
         # Those above first: so that they start nothing new meanwhile.
         steering.send(list(tree.processes), signal.SIGSTOP)

@@ -124,6 +124,17 @@ def pause(seconds: float) -> bool:
     return False
 
 
+def guards(pid: int) -> list[int]:
+    """Every process that lets this one go on."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_guard = b"KHLONE_SUPERVISES=guard" in (place / "environ").read_bytes().split(b"\0")
+            if is_guard and str(pid).encode() in (place / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(place.name))
+    return found
+
+
 def stops() -> int:
     """How many processes are written down as stopped, without khlone."""
     path = Path(os.environ["XDG_STATE_HOME"], "khlone", "machine.sqlite3")
@@ -233,11 +244,13 @@ def test_an_agent_that_polls_is_slowed_down_and_never_left_behind_stopped(
             wait_for(lambda: (folder / "pid").exists() and bool((folder / "pid").read_text().strip()))
             pid = int((folder / "pid").read_text())
             wait_for(lambda: is_stopped(pid))
+            assert len(guards(pid)) == 1
             if is_killed:
                 command.kill()
                 command.wait()
-                khlone("limits", cwd=repository)
-                assert not is_stopped(pid)
+                # Nobody but the guard is there to let it go on.
+                wait_for(lambda: not is_stopped(pid))
+                wait_for(lambda: guards(pid) == [])
             else:
                 (folder / "work").touch()
                 wait_for(lambda: stops() == 0)
