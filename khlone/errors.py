@@ -545,12 +545,14 @@ class MergeConflict(KhloneError):
     ) -> None:
         where = f" at {commit}" if commit else ""
         way = f"git khlone sync --conflict {'--rebase ' if commit else ''}{name}"
+        again = "merge again"
         if target != own:
             way = f"git {'rebase' if commit else 'merge'} {target}, settle the conflict, commit"
+            again = f"git khlone merge {name} --into {target}"
         back = "its folder is gone, `git khlone doctor --fix` brings it back; then, " if is_gone else ""
         super().__init__(
             f"{name} conflicts with {target} in {_some(paths)}{where}",
-            hint=f"{back}to settle it in the clone: {way}, and merge again",
+            hint=f"{back}to settle it in the clone: {way}, and {again}",
             name=name,
             target=target,
             paths=list(paths),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -139,6 +140,33 @@ def test_a_merge_through_the_queue_shows_what_gates_look_at_and_who_is_to_blame(
     assert re.search(r"c landed on main as [0-9a-f]{10}", shown)
     raw = child.logfile_read.getvalue()
     assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h") > 0
+
+
+def test_an_interruption_while_a_gate_runs_leaves_the_cursor_and_nothing_in_line(
+    khlone: Khlone, repository: Path, commit: Commit
+) -> None:
+    commit(new(khlone, repository, "a"), {"a.txt": "a"}, "work of a")
+    run_git("config", "khlone.gate.test", "sleep 1000", cwd=repository)
+    child = pexpect.spawn(
+        str(KHLONE),
+        ["merge", "a"],
+        cwd=str(repository),
+        env={**os.environ, "TERM": "xterm-256color"},
+        encoding="utf-8",
+        timeout=120,
+        dimensions=(50, 200),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    child.logfile_read = io.StringIO()
+    child.expect(r"gate test for \d+ s")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+
+    raw = child.logfile_read.getvalue()
+    assert "interrupted by SIGINT" in raw
+    assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h") > 0
+    assert json.loads(khlone("queue", "--json", cwd=repository).out)["entries"] == []
 
 
 def test_in_a_pipe_the_same_is_told_in_lines(khlone: Khlone, repository: Path, commit: Commit) -> None:

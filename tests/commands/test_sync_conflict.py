@@ -184,9 +184,13 @@ def test_the_hint_of_a_held_merge_leads_there(khlone: Khlone, git: Git, commit: 
     elsewhere = khlone("merge", "a", "--into", "other", cwd=project)
 
     assert "git khlone sync --conflict a, and merge again" in held.err
-    assert "git merge other, settle the conflict, commit, and merge again" in elsewhere.err
+    typed = "git merge other, settle the conflict, commit, and git khlone merge a --into other"
+    assert f"to settle it in the clone: {typed}\n" in elsewhere.err
     assert khlone("sync", "--conflict", "a", cwd=project).code == 4
     assert git("rev-parse", "MERGE_HEAD", cwd=path) == git("rev-parse", "main", cwd=path)
+    git("merge", "--abort", cwd=path)
+    git("merge", "-q", "-X", "ours", "--no-edit", "other", cwd=path)
+    assert landed(merge(khlone, project, "a", "--into", "other")) == ["a"]
 
 
 def test_a_plugin_that_settles_the_conflict_spares_it(
