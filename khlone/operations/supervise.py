@@ -169,7 +169,13 @@ class Supervisor:
         with admission.admit(self._app, request, told=self._tell, check=check) as place:
             if self._signals.told_to_end:
                 raise _ToldToEnd
-            with boot_gate.passed(self._app, prepared.clone, prepared.agent, told=self._tell, check=check) as gate:
+
+            def waits(why: str) -> None:
+                self._tell(why)
+                with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
+                    change.note_session_process(prepared.session.id, sessions.identity(), waits=why)
+
+            with boot_gate.passed(self._app, prepared.clone, prepared.agent, told=waits, check=check) as gate:
                 self._run(prepared, Running(self._app, prepared, place), gate)
 
     def _run(self, prepared: Prepared, running: Running, gate: boot_gate.Gate) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,12 +82,10 @@ def start(khlone: Khlone, where: Path, *names: str) -> None:
         assert done.code == 0, done
 
 
-def waits_for_a_start() -> int:
-    """How many wait for another's start, without khlone."""
-    path = Path(os.environ["XDG_STATE_HOME"], "khlone", "machine.sqlite3")
-    with sqlite3.connect(path, timeout=60) as connection:
-        query = "SELECT count(*) FROM leases WHERE pool LIKE 'boot:%' AND state = 'waiting'"
-        return int(connection.execute(query).fetchone()[0])
+def waiting(khlone: Khlone, where: Path, name: str) -> str | None:
+    """What the session of a clone waits for, where it waits."""
+    (session,) = document(khlone("show", name, "--json", cwd=where), "show")["clone"]["sessions"]
+    return session["reason"] if session["state"] == "waiting" else None
 
 
 def test_without_khlone_starts_at_once_lose_what_others_have_written(shared: Path) -> None:
@@ -122,11 +119,11 @@ def test_the_next_one_starts_when_the_config_is_quiet_or_the_first_is_dead(
     start(khlone, repository, "first")
     wait_for(lambda: begun(shared) == ["first"])
     start(khlone, repository, "second")
-    wait_for(lambda: waits_for_a_start() == 1)
-    log = khlone("logs", "second", cwd=repository).out
+    why = "the start of plain in second waits, number 1 of 1 in line: that of first is under way"
+    wait_for(lambda: (waiting(khlone, repository, "second") or "").startswith(why))
 
+    assert why in khlone("logs", "second", cwd=repository).out
     assert begun(shared) == ["first"]
-    assert "waits, number 1 of 1 in line: that of first is under way" in log
     if how == "killed":
         (session,) = document(khlone("show", "first", "--json", cwd=repository), "show")["clone"]["sessions"]
         os.kill(session["pid"], signal.SIGKILL)
