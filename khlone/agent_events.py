@@ -180,8 +180,8 @@ def _until(part: Mapping[str, object], now: float) -> float | None:
     found = [when for key in _RESET_KEYS if (when := _moment(part.get(key))) is not None]
     found += [now + wait for key in _RETRY_KEYS if (wait := _seconds(part.get(key), now)) is not None]
     delay = part.get("retry_delay_ms")
-    # The client's own patience, not the API's word: it counts where it is longer than what is taken for meant.
-    if isinstance(delay, (int, float)) and delay > 1000 * _PAUSE_S[TOO_MANY]:
+    # The client's own patience, not the API's word: it counts where it is longer than that can be.
+    if isinstance(delay, (int, float)) and delay > _longest_own_ms(part.get("attempt")):
         found.append(now + delay / 1000)
     for key, value in part.items():
         if key.startswith(_HEADERS) and key.endswith("-reset"):
@@ -191,6 +191,14 @@ def _until(part: Mapping[str, object], now: float) -> float | None:
                 found.append(when)
     later = [when for when in found if when > now]
     return max(later, default=None)
+
+
+def _longest_own_ms(attempt: object) -> float:
+    """How long a client waits at most before it asks for the n-th time again where the API has not told a time."""
+    if isinstance(attempt, bool) or not isinstance(attempt, int) or not 1 <= attempt <= 10:
+        return 1000 * _PAUSE_S[TOO_MANY]
+    # Claude Code 2.1.330: half a second, twice as long each time, and a quarter more by chance.
+    return 625.0 * float(1 << (attempt - 1)) + 125.0
 
 
 def _moment(value: object) -> float | None:

@@ -46,6 +46,10 @@ RESULT = {
     ("event", "status", "seconds", "is_told"),
     [
         ({"type": "system", "subtype": "api_retry", "error_status": 429, "retry_delay_ms": 700}, 429, 60, False),
+        ({"subtype": "api_retry", "attempt": 1, "retry_delay_ms": 620, "error_status": 429}, 429, 60, False),
+        ({"subtype": "api_retry", "attempt": 3, "retry_delay_ms": 2500, "error_status": 429}, 429, 60, False),
+        ({"subtype": "api_retry", "attempt": 1, "retry_delay_ms": 9000, "error_status": 429}, 429, 9, True),
+        ({"subtype": "api_retry", "attempt": True, "retry_delay_ms": 9000, "error_status": 429}, 429, 60, False),
         ({"type": "system", "subtype": "api_retry", "error_status": 529}, 529, 30, False),
         ({"type": "result", "is_error": True, "api_error_status": 429, "retry-after": "120"}, 429, 120, True),
         ({"error_status": 429, "headers": {"retry-after": formatdate(NOW + 90, usegmt=True)}}, 429, 90, True),
