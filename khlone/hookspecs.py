@@ -492,6 +492,22 @@ def khlone_session_ended(clone: Clone, session: Session) -> None:
 
 
 @hookspec
+def khlone_session_waiting(clone: Clone, session: Session) -> None:
+    """Notify: tells that the agent of a session waits for a person, `session.waiting_for` for what.
+
+    Runs while the session goes on, once each time that the agent begins to wait, within
+    `khlone.watch.interval` of it; only for agents that say so of themselves. Whatever it
+    raises is a warning, and the session goes on::
+
+        from khlone import hookimpl
+
+        @hookimpl
+        def khlone_session_waiting(clone, session):
+            print(clone.name, "waits:", session.waiting_for)
+    """
+
+
+@hookspec
 def khlone_post_merge(clone: Clone, result: MergeResult) -> None:
     """Notify: tells that a clone has landed.
 

@@ -340,6 +340,10 @@ class Plugins:
         """Tell every plugin that a session has ended; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_session_ended", clone=clone, session=session)
 
+    def session_waiting(self, clone: Clone, session: Session) -> list[str]:
+        """Tell every plugin that an agent waits for a person; returns the new problems, also kept in `warnings`."""
+        return self._notify("khlone_session_waiting", clone=clone, session=session)
+
     def post_merge(self, clone: Clone, result: MergeResult) -> list[str]:
         """Tell every plugin that the clone has landed; returns the new problems, also kept in `warnings`."""
         return self._notify("khlone_post_merge", clone=clone, result=result)

@@ -538,9 +538,9 @@ SETTINGS = (
     Setting(
         key="notify.events",
         kind=Kind.WORDS,
-        default="merged held failed ended",
+        default="merged held failed ended waiting",
         sources=_OWN,
-        doc="Which events are told: some of merged, held, failed and ended.",
+        doc="Which events are told: some of merged, held, failed, ended and waiting (an agent waits for a person).",
     ),
     *(
         Setting(key=f"agents.*.{key}", kind=kind, sources=_OWN, doc=f"An agent of your own: {what}.")

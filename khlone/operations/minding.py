@@ -8,13 +8,15 @@ command is left alone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from khlone import values
 from khlone.api_rows import Used
 from khlone.app import App
+from khlone.errors import KhloneError
 from khlone.machine import Machine
 from khlone.model import CloneRecord
-from khlone.operations import escape, metering, turns, watching
+from khlone.operations import clients, escape, journal, metering, standing, turns, watching
 from khlone.operations.turns import Place
 from khlone.profiles import AgentProfile
 
@@ -71,8 +73,10 @@ class Minded:
             pid=pid,
         )
         meter = self._meter(agent) if reads_files else None
+        waits = _Waits(app, clone, agent, self._session) if agent.reading.waiting_for else None
+        place, told = self._place, app.told
         self._watch.enter_context(
-            watching.watched(app.environment, app.settings, watched, place=self._place, meter=meter, told=app.told)
+            watching.watched(app.environment, app.settings, watched, place=place, meter=meter, told=told, waits=waits)
         )
 
     def ended(self) -> None:
@@ -94,3 +98,24 @@ class Minded:
             credential=self._credential,
         )
         return lambda machine: metering.Meter(machine, agent, whose)
+
+
+class _Waits:
+    """Plugins are told when the agent of one session waits for a person, as its own session files say."""
+
+    def __init__(self, app: App, clone: CloneRecord, agent: AgentProfile, session: str) -> None:
+        self._app, self._clone, self._agent, self._session = app, clone, agent, session
+
+    def reason(self, pids: Iterable[int]) -> str | None:
+        folder = self._clone.config_dir
+        said = {} if folder is None else clients.activities(folder, self._agent, pids)
+        return next((one.waiting_for for one in said.values() if one.waiting_for), None)
+
+    def tell(self, reason: str) -> None:
+        app, clone = self._app, self._clone
+        with contextlib.suppress(KhloneError):
+            for record in app.registry.live_sessions(clone.id):
+                if record.id == self._session:
+                    session = standing.as_session(app, record)
+                    session = values.replace(session, activity=clients.WAITING, waiting_for=reason)
+                    app.tell_problems(app.plugins.session_waiting(journal.as_clone(clone), session))

@@ -14,8 +14,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from khlone import headroom, process, samples, sessions, trees
 from khlone.busy_poll import Detector, is_active
@@ -79,6 +80,16 @@ def pace_of(settings: Settings) -> Pace:
     return Pace(interval_s=max(0.25, interval), busy_s=busy, idle_s=idle, pressure_percent=pressure)
 
 
+class Waits(Protocol):
+    """How is found out that an agent waits for a person, and who is told?"""
+
+    def reason(self, pids: Iterable[int]) -> str | None:
+        """What the agent among these processes waits for; `None` while it does not."""
+
+    def tell(self, reason: str) -> None:
+        """It has begun to wait for that."""
+
+
 class Watch:
     """Looks at one session; `tick` is called by one thread alone, every `interval_s` or sooner."""
 
@@ -91,10 +102,13 @@ class Watch:
         place: Place = turns.NO_PLACE,
         meter: Meter | None = None,
         told: Callable[[str], None] = lambda _: None,
+        waits: Waits | None = None,
         room: Callable[[], Headroom] = headroom.look,
     ) -> None:
         self._machine, self._watched, self._pace = machine, watched, pace
         self._place, self._meter, self._told, self._room = place, meter, told, room
+        self._waits = waits
+        self._waited_for: str | None = None
         self._detector = Detector(pace.busy_s)
         self._before: Tree | None = None
         self._looks = 0
@@ -122,6 +136,10 @@ class Watch:
             self._note_idle(before, tree, grown)
             self._mind_polling(before, tree, grown)
             self._mind_memory()
+        if self._waits is not None:
+            before_it, self._waited_for = self._waited_for, self._waits.reason(tree.processes)
+            if self._waited_for not in (None, before_it):
+                self._waits.tell(self._waited_for)
         return True
 
     def slow_down(self, pause: Callable[[float], bool]) -> None:
@@ -319,6 +337,7 @@ def watched(
     place: Place,
     meter: Callable[[Machine], Meter] | None = None,
     told: Callable[[str], None],
+    waits: Waits | None = None,
 ) -> Iterator[None]:
     """Watch a session for the length of the block, by a thread of its own; whatever goes wrong there stays there."""
     end = threading.Event()
@@ -328,7 +347,7 @@ def watched(
         with contextlib.suppress(KhloneError, OSError):
             machine = turns.open_machine(environment, told)
             found = None if meter is None else meter(machine)
-            watch = Watch(machine, of, pace, place=place, meter=found, told=told)
+            watch = Watch(machine, of, pace, place=place, meter=found, told=told, waits=waits)
             try:
                 _look_on(watch, pace, end)
             finally:

@@ -2,7 +2,7 @@
 
     khlone.notify.command    notify-me --quiet     a program, told by KHLONE_EVENT, KHLONE_MESSAGE and KHLONE_NAME
     khlone.notify.how        bell osc9             on the terminal; desktop: through notify-send or osascript
-    khlone.notify.events     merged held failed    of these and ended; all four by default
+    khlone.notify.events     waiting held failed   of these, merged and ended; all five by default
 
 Nothing is waited for, nothing fails: programs run on their own, for a minute at most.
 """
@@ -21,7 +21,7 @@ from khlone import CloneState, hookimpl
 if TYPE_CHECKING:
     from khlone.model import Clone, Held, MergeResult, Session
 
-EVENTS = ("merged", "held", "failed", "ended")
+EVENTS = ("merged", "held", "failed", "ended", "waiting")
 WAYS = ("bell", "osc9", "osc777", "desktop")
 
 #: How long a program may take, in seconds.
@@ -68,9 +68,12 @@ class Notify:
     def khlone_session_ended(self, clone: Clone, session: Session) -> None:
         """What ran in it has ended, one way or the other."""
         event = "ended" if session.state == "exit 0" else "failed"
-        # The program alone: what it was given may be secret.
-        program = os.path.basename(session.command[0])
-        self._tell(event, clone, f"{program} in {clone.name} ended ({session.state})")
+        self._tell(event, clone, f"{_program(session)} in {clone.name} ended ({session.state})")
+
+    @hookimpl
+    def khlone_session_waiting(self, clone: Clone, session: Session) -> None:
+        """It asks for something and stands still."""
+        self._tell("waiting", clone, f"{_program(session)} in {clone.name} waits for you: {session.waiting_for}")
 
     @hookimpl
     def khlone_post_cleanup(self, clone: Clone) -> None:
@@ -89,6 +92,11 @@ class Notify:
         _write_to_terminal(sequences(ways, text))
         if "desktop" in ways:
             _show_on_desktop(text)
+
+
+def _program(session: Session) -> str:
+    """The program alone: what it was given may be secret."""
+    return os.path.basename(session.command[0])
 
 
 def sequences(ways: Sequence[str], text: str) -> str:

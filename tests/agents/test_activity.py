@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from khlone import samples
 from khlone.testing import Answer, Loopback
 from tests.agents import real
+from tests.agents.steps import on_path, program
 from tests.agents.test_fleet import Subscriber, api, subscriber
 from tests.commands.steps import document, new
 from tests.commands.test_resources import wait_for
-from tests.support import KHLONE, Khlone
+from tests.support import KHLONE, Git, Khlone
 
 __all__ = ["api", "subscriber"]
 
@@ -140,6 +142,79 @@ def test_a_file_that_is_no_session_hides_nothing(khlone: Khlone, repository: Pat
     os.mkfifo(config / "sessions" / "2.json")
 
     assert said(khlone, repository, "one") == [("idle", None)]
+
+
+#: Works, and asks for one thing and the other, each when there is a file; ends with the last.
+ASKS = """
+import json, os, pathlib, time
+ticks = open("/proc/self/stat").read().rpartition(")")[2].split()[19]
+config = pathlib.Path(os.environ["CLAUDE_CONFIG_DIR"])
+place = config / "sessions" / f"{os.getpid()}.json"
+place.parent.mkdir(exist_ok=True)
+def say(**known):
+    aside = place.with_name("aside")
+    aside.write_text(json.dumps({"pid": os.getpid(), "procStart": ticks} | known))
+    aside.rename(place)
+def wait_for(number):
+    while not (config / str(number)).exists():
+        time.sleep(0.02)
+say(status="busy")
+for number, why in enumerate(["a permission", "a dialog", "a permission"]):
+    wait_for(number)
+    say(status="waiting", waitingFor=why)
+wait_for(3)
+say(status="busy")
+wait_for(4)
+say(status="waiting", waitingFor="a permission")
+wait_for(5)
+"""
+
+
+def test_somebody_is_told_once_each_time_that_an_agent_begins_to_wait(
+    khlone: Khlone, git: Git, repository: Path, tmp_path: Path
+) -> None:
+    new(khlone, repository, "one", "--agent", "claude")
+    told = tmp_path / "told"
+    script = f'echo "$KHLONE_EVENT $KHLONE_NAME $KHLONE_MESSAGE" >>{told}'
+    git("config", "khlone.notify.command", f"sh -c '{script}'", cwd=repository)
+    git("config", "khlone.notify.events", "waiting", cwd=repository)
+    git("config", "khlone.watch.interval", "0.3", cwd=repository)
+    (tmp_path / "asks.py").write_text(ASKS)
+    version = '[ "$1" != --version ] || { echo "2.1.330 (Claude Code)"; exit; }'
+    program(tmp_path, "claude", f'{version}\nexec "{sys.executable}" "{tmp_path}/asks.py"')
+    config = Path(document(khlone("show", "one", "--json", cwd=repository), "show")["clone"]["config_dir"])
+    expected = []
+
+    words = [str(KHLONE), "exec", "one", "--", "claude"]
+    running = subprocess.Popen(words, cwd=repository, env={**os.environ, **on_path(tmp_path)})
+    try:
+        for number, why in ((0, "a permission"), (1, "a dialog"), (2, "a permission"), (4, "a permission")):
+            if number == 4:
+                (config / "3").touch()
+                wait_for(lambda: said(khlone, repository, "one") == [("busy", None)])
+                looked_again(config)
+            (config / str(number)).touch()
+            expected.append(f"waiting one claude in one waits for you: {why}")
+            wait_for(lambda: told.exists() and len(told.read_text().splitlines()) >= len(expected))
+        (config / "5").touch()
+        assert running.wait(timeout=60) == 0
+    finally:
+        running.kill()
+        running.wait()
+
+    assert told.read_text().splitlines() == expected
+
+
+def looked_again(config: Path) -> None:
+    """Wait until the watcher has looked twice more, as its samples tell: it has seen what is so by now."""
+    folder = config.parent.parent / "run"
+
+    def newest() -> float:
+        return max((one.at_s for one in samples.read(folder)), default=0.0)
+
+    for _ in range(2):
+        seen = newest()
+        wait_for(lambda seen=seen: newest() > seen)  # type: ignore[misc]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from khlone import hookspecs
+from khlone import hookspecs, values
 from khlone.context import Context
 from khlone.discovery import discover
 from khlone.errors import NotAdmitted, Refusal
@@ -280,6 +280,12 @@ def session_ended(place: Place) -> None:
     assert example("khlone_session_ended").session_ended(place.clone, place.session) == []
 
 
+def session_waiting(place: Place) -> None:
+    """It prints."""
+    waiting = values.replace(place.session, activity="waiting", waiting_for="a permission")
+    assert example("khlone_session_waiting").session_waiting(place.clone, waiting) == []
+
+
 def pre_sync(place: Place) -> None:
     """A frozen clone stays as it is."""
     plugins = example("khlone_pre_sync")
@@ -333,6 +339,7 @@ PRINTED: Mapping[str, str] = {
     "khlone_post_create": "one is ready in",
     "khlone_post_spawn": "7",
     "khlone_session_ended": "one exit 0",
+    "khlone_session_waiting": "one waits: a permission",
     "khlone_post_merge": "one is in main at",
     "khlone_held": "one is held (conflict): both changed a",
     "khlone_renamed": "zero is one now",

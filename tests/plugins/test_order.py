@@ -9,7 +9,8 @@ from pathlib import Path
 
 from khlone.plugin_loading import HOOKS
 from khlone.testing import HookCall, KhloneCommand, MakeClone
-from tests.support import KHLONE, make_commit
+from tests.agents.steps import program
+from tests.support import KHLONE, make_commit, run_git
 
 Recorded = Callable[[], Sequence[HookCall]]
 
@@ -17,14 +18,27 @@ CREATED = [
     *("opened", "pre_create", "agents", "worktree_path", "agent_item", "populate_config_dir"),
     *("prepare", "post_create"),
 ]
-STARTED = ["opened", "admit", "pre_spawn", "spawn_command", "agents", "environment", "post_spawn", "session_ended"]
+STARTED = ["opened", "agents", "admit", "pre_spawn", "spawn_command", "environment", "post_spawn", "session_ended"]
 MERGED = ["opened", "pre_merge", "gate", "post_merge"]
 HELD = ["opened", "pre_merge", "held"]
+#: An agent that waits for a person, in its own words, until somebody was told of it.
+ASKS = """
+[ "$1" != --version ] || {{ echo "2.1.330 (Claude Code)"; exit; }}
+mkdir -p "$CLAUDE_CONFIG_DIR/sessions"
+ticks=$(cut -d' ' -f22 /proc/$$/stat)
+known='"status": "waiting", "waitingFor": "a permission"'
+echo "{{\\"pid\\": $$, \\"procStart\\": \\"$ticks\\", $known}}" >"$CLAUDE_CONFIG_DIR/sessions/$$.json"
+until [ -e "{told}" ]; do sleep 0.05; done
+"""
 REMOVED = ["opened", "pre_cleanup", "post_cleanup"]
 
 
 def test_the_order_of_all_hooks_from_new_to_a_crash_and_its_recovery(
-    khlone_repository: Path, khlone_command: KhloneCommand, make_clone: MakeClone, recorded_hooks: Recorded
+    khlone_repository: Path,
+    khlone_command: KhloneCommand,
+    make_clone: MakeClone,
+    recorded_hooks: Recorded,
+    tmp_path: Path,
 ) -> None:
     read = 0
 
@@ -75,6 +89,15 @@ def test_the_order_of_all_hooks_from_new_to_a_crash_and_its_recovery(
 
     assert khlone_command("remove", "one").code == 0
     assert since() == REMOVED
+
+    make_clone("asks", "--agent", "claude")
+    since()
+    told = tmp_path / "told"
+    for key, value in (("notify.command", f"touch {told}"), ("watch.interval", "0.3")):
+        run_git("config", f"khlone.{key}", value, cwd=khlone_repository)
+    agent = program(tmp_path, "claude", ASKS.format(told=told))
+    assert khlone_command("exec", "asks", "--", str(agent)).code == 0
+    assert since()[-3:] == [f"{hook} of asks" for hook in ("post_spawn", "session_waiting", "session_ended")]
 
     assert khlone_command("no-such-verb").code == 2
     assert since() == ["opened", "register_commands"]

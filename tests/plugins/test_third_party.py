@@ -328,7 +328,18 @@ def test_a_column_of_two_plugins_is_a_warning_and_the_table_stands(
     done = khlone("list", cwd=repository)
 
     head, row = done.out.splitlines()
-    assert head.split() == ["NAME", "STATE", "BRANCH", "TARGET", "AHEAD", "BEHIND", "CHANGES", "NOISE", "PATH"]
+    assert head.split() == [
+        "NAME",
+        "STATE",
+        "BRANCH",
+        "TARGET",
+        "AHEAD",
+        "BEHIND",
+        "CHANGES",
+        "SESSION",
+        "NOISE",
+        "PATH",
+    ]
     assert " none " in row
     assert [line.partition("warning: ")[2] for line in warnings(done.err)] == [
         "plugins khlone, rival clash over the column STATE",
