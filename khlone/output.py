@@ -209,8 +209,8 @@ def _unpainted(cell: str, *, is_head: bool) -> str:
 
 def _painted(cell: str, *, is_head: bool) -> str:
     """A cell with the colour of what it says; the words say it too."""
-    is_changed = cell.startswith("modified") or cell.endswith(" untracked")
-    style = _HEAD if is_head else _STYLES.get(cell, "33" if is_changed else "")
+    is_open = cell.startswith(("modified", "asks: ")) or cell.endswith(" untracked")
+    style = _HEAD if is_head else _STYLES.get(cell, "33" if is_open else "")
     return f"\x1b[{style}m{cell}\x1b[0m" if style and cell else cell
 
 
