@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import click
@@ -43,31 +44,23 @@ def command(
     clone = app.require_clone(name)
     app.note_used(clone)
     record = standing.current(app, clone)
+    wanted = functools.partial(
+        terminals.request,
+        app,
+        clone,
+        context.command or (),
+        resume=resume,
+        wait=not no_wait,
+        priority=priority,
+        bounds=limits,
+    )
     if is_here and terminals.find_tmux(app) is None and (record is None or record.kind != terminals.ATTACH):
-        wanted = terminals.request(
-            app,
-            clone,
-            context.command or (),
-            resume=resume,
-            wait=not no_wait,
-            priority=priority,
-            bounds=limits,
-            outlives=False,
-        )
+        asked = wanted(outlives=False)
         context.output.tell("there is no tmux: the session has this terminal, cannot be left, and ends with it")
-        status = run.foreground(app, wanted)
+        status = run.foreground(app, asked)
         return status if status >= 0 else 128 - status
     if record is None or record.kind != terminals.ATTACH or context.command or resume:
-        wanted = terminals.request(
-            app,
-            clone,
-            context.command or (),
-            resume=resume,
-            wait=not no_wait,
-            priority=priority,
-            bounds=limits,
-        )
-        record = standing.find(app, clone, run.detach(app, wanted).id)
+        record = standing.find(app, clone, run.detach(app, wanted()).id)
     found = standing.report(app, clone, record)
     if not is_here:
         if context.output.as_json:

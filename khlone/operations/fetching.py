@@ -76,20 +76,7 @@ def _fetch(app: App, remote: str, limit_s: float) -> None:
     number = _read(app, remote).begun + 1
     _write(app, remote, Turn(begun=number))
     faults.point("fetch.begun")
-    done = app.repository.git(
-        "fetch",
-        "--quiet",
-        "--no-write-fetch-head",
-        "--no-auto-maintenance",
-        "--no-recurse-submodules",
-        "--",
-        remote,
-        cwd=app.location.main_worktree,
-        writes=True,
-        check=False,
-        environment=remotes.environment(),
-        timeout_s=limit_s,
-    )
+    done = remotes.fetch(app, remote, (), timeout_s=limit_s)
     faults.point("fetch.fetched")
     error = remotes.failure(remote, done, limit_s) if done.status != 0 else None
     # Credentials are those of one process: another one may have better ones.

@@ -114,22 +114,7 @@ def _fetch(app: App, remote: Remote, number: int, ref: str, found: PullRequest |
         more = [f"+{branch}:{tracking}"] if tracking is not None else []
     for source in reversed(sources) if "gitlab" in remote.host else sources:
         for specs in ([f"+{source}:{ref}", *more], [f"+{source}:{ref}"]):
-            done = app.repository.git(
-                "fetch",
-                "--quiet",
-                "--no-write-fetch-head",
-                "--no-auto-maintenance",
-                "--no-recurse-submodules",
-                "--no-tags",
-                "--",
-                remote.name,
-                *specs,
-                cwd=app.location.main_worktree,
-                writes=True,
-                check=False,
-                environment=remotes.environment(),
-                timeout_s=limit_s,
-            )
+            done = remotes.fetch(app, remote.name, specs, timeout_s=limit_s)
             oid = app.repository.read_ref(ref) if done.status == 0 else None
             if oid is not None:
                 return oid

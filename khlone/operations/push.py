@@ -11,6 +11,7 @@ is written again by the next push. No lock of khlone's is held while git talks.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -175,8 +176,11 @@ def _bring_in(clone: CloneRecord, remote: Remote) -> str:
 def _last_seen(app: App, clone: CloneRecord, remote: Remote) -> str | None:
     """What the branch was there when somebody looked last; the remote is asked where that is kept nowhere."""
     tracking = remote.tracking(clone.ref)
-    if tracking is not None:
-        return app.repository.read_ref(tracking)
+    return app.repository.read_ref(tracking) if tracking is not None else _there(app, clone, remote)
+
+
+def _there(app: App, clone: CloneRecord, remote: Remote) -> str | None:
+    """What the branch is there now; raises RemoteFailed or CredentialsMissing."""
     limit_s = app.settings.network_timeout_s
     done = app.repository.git(
         "ls-remote",
@@ -250,7 +254,15 @@ def _push(app: App, plans: Sequence[PushPlan], request: PushRequest) -> Mapping[
     for line in words[:MOST_WORDS]:
         app.told(line)
     found = answers(done)
-    return {plan.clone.id: _refusal(plan, found.get(plan.clone.ref), done, limit_s, words) for plan in plans}
+    outcome = {plan.clone.id: _refusal(plan, found.get(plan.clone.ref), done, limit_s, words) for plan in plans}
+    for plan in plans:
+        refused = outcome[plan.clone.id]
+        # Somebody who pushed the very same at the same time makes the remote refuse one of the two.
+        if isinstance(refused, PushRejected) and plan.clone.ref in found and not request.dry_run:
+            with contextlib.suppress(KhloneError):
+                if _there(app, plan.clone, plan.remote) == plan.new:
+                    outcome[plan.clone.id] = None
+    return outcome
 
 
 def _address(app: App, remote: Remote) -> tuple[str, ...]:

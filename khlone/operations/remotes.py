@@ -147,6 +147,27 @@ def environment() -> dict[str, str]:
     return {**found, "GCM_INTERACTIVE": "never"}
 
 
+def fetch(app: App, remote: str, specs: Sequence[str], *, timeout_s: float) -> Completed:
+    """What one `git fetch` ended with: of these refspecs and no tags, or of those that are configured.
+
+    Nothing is asked of a person, and nothing is written but refs and objects.
+    """
+    tags = ("--no-tags",) if specs else ()
+    options = ("--quiet", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules", *tags)
+    return app.repository.git(
+        "fetch",
+        *options,
+        "--",
+        remote,
+        *specs,
+        cwd=app.location.main_worktree,
+        writes=True,
+        check=False,
+        environment=environment(),
+        timeout_s=timeout_s,
+    )
+
+
 def failure(remote: str, done: Completed, timeout_s: float) -> KhloneError:
     """The khlone error for a git that failed to talk to a remote; passwords in addresses are left out."""
     if done.timed_out:

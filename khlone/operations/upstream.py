@@ -68,22 +68,7 @@ def look(app: App, upstream: Upstream) -> str | None:
     """What is there now, fetched; `None` where the branch is not. Raises RemoteFailed, CredentialsMissing or Locked."""
     limit_s = app.settings.network_timeout_s
     with app.locks.fetch(upstream.remote, wait_s=limit_s * _TURNS, told=app.told):
-        done = app.repository.git(
-            "fetch",
-            "--quiet",
-            "--no-write-fetch-head",
-            "--no-auto-maintenance",
-            "--no-recurse-submodules",
-            "--no-tags",
-            "--",
-            upstream.remote,
-            f"+{upstream.ref}:{upstream.tracking}",
-            cwd=app.location.main_worktree,
-            writes=True,
-            check=False,
-            environment=remotes.environment(),
-            timeout_s=limit_s,
-        )
+        done = remotes.fetch(app, upstream.remote, [f"+{upstream.ref}:{upstream.tracking}"], timeout_s=limit_s)
     if done.status == 0:
         return last_seen(app, upstream)
     if not done.timed_out and _GONE.search(done.error_text):

@@ -319,3 +319,19 @@ def test_uncommitted_work_stays_where_it_is(khlone: Khlone, git: Git, commit: Co
     push(khlone, repository, "a")
 
     assert git("status", "--porcelain", cwd=path) == before
+
+
+@pytest.mark.parametrize(("theirs", "code"), [('"$3"', 0), ('"$(git rev-parse main)"', 1)])
+def test_the_same_that_somebody_pushes_at_the_same_time_is_pushed(
+    khlone: Khlone, git: Git, commit: Commit, repository: Path, remote: Path, theirs: str, code: int
+) -> None:
+    """The remote makes the branch between its look at it and its change of it, as another push would."""
+    commit(new(khlone, repository, "a"), {"a.txt": "a\n"}, "a")
+    hook(remote / "hooks", "update", f'unset GIT_QUARANTINE_PATH\nexec git update-ref "$1" {theirs}')
+
+    done = khlone("push", "a", "--json", cwd=repository)
+
+    found = document(done, "push", code)
+    assert [one["name"] for one in found["pushed"]] == (["a"] if code == 0 else [])
+    assert held(found) == ([] if code == 0 else [("a", "push-rejected")])
+    assert oid(git, remote, "a") == oid(git, repository, "a" if code == 0 else "main")
