@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from khlone.context import Context
-from khlone.errors import UsageError
+from khlone.errors import KhloneError, UsageError
 from khlone.model import Clone
 from khlone.output import COLOURS, plain, size, visible
 from khlone.values import field_names
@@ -146,7 +146,11 @@ def show_one(context: Context, name: str | None) -> None:
 
     app = context.app()
     clone = inspect.show_clone(app, name)
-    used = usage.of_clone(app, clone)
+    used = None
+    try:
+        used = usage.of_clone(app, clone)
+    except KhloneError as error:
+        context.output.tell(f"warning: what it has used cannot be told: {visible(str(error))}")
     if context.output.as_json:
         context.output.document("show", {"clone": clone, "usage": used})
         return

@@ -62,6 +62,8 @@ def test_a_merge_commit_lands_even_where_a_fast_forward_would_do(
         "held": [],
         "removed": [],
         "kept": [],
+        "notes": [],
+        "pushed": None,
     }
     assert parents(git, project, "main") == [old, source]
     assert message(git, project, "main") == "Merge branch 'a'\n"

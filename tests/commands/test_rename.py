@@ -77,7 +77,7 @@ def test_a_renamed_clone_merges_and_goes_and_comes_back(
 
     assert restored.code == 0
     assert "b" in branches(git, project)
-    assert show(khlone, project, "b")["state"] == "ready"
+    assert show(khlone, project, "b")["state"] == "merged"
 
 
 def test_a_branch_that_khlone_did_not_make_or_that_has_another_name_stays(
