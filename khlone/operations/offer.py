@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from khlone import worktrees
+from khlone import files, worktrees
 from khlone.app import App
-from khlone.errors import CloneDirty, CloneNotReady, NoSuchRef, NoTarget, TargetMismatch
+from khlone.errors import CloneDirty, CloneNotReady, KhloneError, NoSuchRef, NoTarget, TargetMismatch
 from khlone.model import CloneRecord, CloneState, MergePlan, Strategy
 from khlone.operations import approval, astray, changes, journal, undo
 from khlone.values import dataclass
@@ -82,20 +82,28 @@ def tip_of(app: App, target: str) -> str:
 
 
 def source_of(app: App, clone: CloneRecord, request: MergeRequest) -> str:
-    """The tip to merge; raises CloneDirty for work without a commit, HeadElsewhere for commits beside the branch."""
+    """The tip to merge; raises CloneDirty for work without a commit, HeadElsewhere for commits beside the branch.
+
+    CloneNotReady where neither can be told: the folder is there, and is its worktree no more.
+    """
     source = app.repository.read_ref(clone.ref)
     if source is None:
         raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
-    if not request.committed and worktrees.is_linked(clone.path, undo.admin_path(app, clone)):
-        admin = undo.admin_path(app, clone)
-        what = worktrees.in_progress(admin)
-        if what is not None:
-            error = CloneDirty(clone.name, [f"a {what} that is under way"])
-            error.hint = f"finish or abort it in {clone.path}"
-            raise error
-        status = changes.read_status(app, clone.path, untracked="normal")
-        found = changes.uncounted(clone, status.changes).uncommitted
-        if found:
-            raise CloneDirty(clone.name, found)
-        astray.require_none(app, clone, worktrees.read_entry(admin))
+    admin = undo.admin_path(app, clone)
+    if request.committed or not files.exists(clone.path):
+        return source
+    if not worktrees.is_linked(clone.path, admin):
+        error: KhloneError = CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
+        error.hint = f"{error.hint}; --committed merges what is committed"
+        raise error
+    what = worktrees.in_progress(admin)
+    if what is not None:
+        error = CloneDirty(clone.name, [f"a {what} that is under way"])
+        error.hint = f"finish or abort it in {clone.path}"
+        raise error
+    status = changes.read_status(app, clone.path, untracked="normal")
+    found = changes.uncounted(clone, status.changes).uncommitted
+    if found:
+        raise CloneDirty(clone.name, found)
+    astray.require_none(app, clone, worktrees.read_entry(admin))
     return source

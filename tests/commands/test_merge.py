@@ -522,3 +522,24 @@ def test_a_symbolic_branch_stands_for_the_one_it_names(khlone: Khlone, git: Git,
 
     assert (found["target"], found["new"]) == ("main", oid(git, project, "main"))
     assert git("symbolic-ref", "refs/heads/trunk", cwd=project).strip() == "refs/heads/main"
+
+
+@pytest.mark.parametrize("harm", ["no .git", "another .git"])
+def test_a_folder_that_is_no_worktree_any_more_may_hold_work_and_is_not_merged_past_that(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, harm: str
+) -> None:
+    path = worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    (path / "a.txt").write_text("a, and what nobody has committed\n")
+    old = oid(git, project, "main")
+    (path / ".git").unlink()
+    if harm == "another .git":
+        (path / ".git").write_text("gitdir: /nowhere\n")
+
+    done = khlone("merge", "a", "--json", cwd=project)
+
+    [held] = done.json()["held"]
+    assert (done.code, held["code"]) == (1, "clone-not-ready")
+    assert oid(git, project, "main") == old
+    assert khlone("doctor", "--fix", cwd=project).code in (0, 1)
+    assert khlone("merge", "a", "--committed", cwd=project).code == 0
+    assert (path / "a.txt").read_text() == "a, and what nobody has committed\n"
