@@ -118,9 +118,9 @@ def test_of_two_that_fail_together_the_first_lands(
 
 def test_a_target_that_moves_meanwhile_is_tested_again(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
     ready(khlone, git, commit, project, "speculative")
-    gated(
-        git, project, f"test -e ../moved || {{ touch ../moved; git -C {project} commit -q --allow-empty -m theirs; }}"
-    )
+    # Of the gates that run at once the first one commits.
+    once = "! mkdir ../moved 2>/dev/null"
+    gated(git, project, f"{once} || git -C {project} commit -q --allow-empty -m theirs")
 
     found = merge(khlone, project, *"abc")
 
