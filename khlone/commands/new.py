@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -153,7 +152,7 @@ def _questions(context: Context, app: App, request: NewRequest, source: str, cou
     if source == "-":
         prompts = questions.parsed(sys.stdin.buffer.read(questions.MOST_BYTES + 1), "stdin")
     else:
-        prompts = questions.load((context.directory or Path.cwd()) / source)
+        prompts = questions.load(context.where() / source)
     if count is not None and count != len(prompts):
         raise UsageError(f"-n {count} clones are to be asked, and {source} has {len(prompts)} prompts")
     questions.require_askable(app, request)
