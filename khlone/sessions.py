@@ -248,6 +248,12 @@ def processes_inside(folder: Path) -> list[FoundProcess]:
     return found
 
 
+def working_folders() -> list[Path]:
+    """Where the processes work that can be seen, each folder once."""
+    found = {facts["cwd"] for candidate in _all_processes("cwd") if (facts := candidate.info)["cwd"]}
+    return [Path(cwd) for cwd in sorted(found)]
+
+
 def find_process(pid: int) -> FoundProcess | None:
     """A live process by its number, to be known again by its start time; `None` when there is none."""
     import psutil

@@ -9,7 +9,7 @@ from khlone import files, worktrees
 from khlone.app import App
 from khlone.errors import CloneDirty, CloneNotReady, KhloneError, NoSuchRef, NoTarget, TargetMismatch
 from khlone.model import CloneRecord, CloneState, MergePlan, Strategy
-from khlone.operations import approval, astray, changes, journal, undo
+from khlone.operations import approval, astray, changes, journal, undo, whereabouts
 from khlone.values import dataclass
 
 MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
@@ -84,13 +84,16 @@ def tip_of(app: App, target: str) -> str:
 def source_of(app: App, clone: CloneRecord, request: MergeRequest) -> str:
     """The tip to merge; raises CloneDirty for work without a commit, HeadElsewhere for commits beside the branch.
 
-    CloneNotReady where neither can be told: the folder is there, and is its worktree no more.
+    CloneNotReady where neither can be told: the folder is its worktree no more, or was moved by hand.
     """
     source = app.repository.read_ref(clone.ref)
     if source is None:
         raise CloneNotReady(clone.name, "broken", f"its branch {clone.branch} is gone")
     admin = undo.admin_path(app, clone)
-    if request.committed or not files.exists(clone.path):
+    if request.committed:
+        return source
+    if not files.exists(clone.path):
+        whereabouts.require_unmoved(app, clone)
         return source
     if not worktrees.is_linked(clone.path, admin):
         error: KhloneError = CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")

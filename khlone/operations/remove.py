@@ -55,6 +55,7 @@ from khlone.operations import (
     submodules,
     targets,
     undo,
+    whereabouts,
 )
 from khlone.operations.run import SUPERVISES
 from khlone.registry import Operation, SessionRecord, TrashRecord
@@ -166,6 +167,8 @@ def plan_remove(app: App, clone: CloneRecord, *, force: bool, trash: str | None 
     stashes = changes.stashes_of(app, clone)
     if not force and (status.changes.uncommitted or stashes):
         raise HasChanges(clone.name, status.changes.uncommitted, stashes)
+    if not force:
+        whereabouts.require_known(app, clone)
     integrated = _is_integrated(app, clone, tip)
     if not force:
         if not integrated:

@@ -18,14 +18,13 @@ from khlone.app import App
 from khlone.errors import StateUnsafe
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, Finding, Severity
-from khlone.operations import admin_files, astray, copied, journal, names, targets, undo
+from khlone.operations import admin_files, astray, copied, journal, names, targets, undo, whereabouts
 from khlone.operations.create import lock_reason
 from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
 
 _LAST_OID = re.compile(rb"^[0-9a-f]+ ([0-9a-f]{40}(?:[0-9a-f]{24})?) ", re.MULTILINE)
 _RENAMED = re.compile(rb"\tBranch: renamed (\S+) to (\S+)$", re.MULTILINE)
-_MOST_NEIGHBOURS = 2000
 
 
 def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
@@ -50,7 +49,7 @@ def examine(app: App, clone: CloneRecord) -> Iterator[Finding]:
         )
     if renamed is None:
         yield from _examine_head(app, clone, entry)
-    place = _found_at(app, clone, admin, entry)
+    place = whereabouts.find(app, clone, admin, entry)
     if entry is None:
         yield _error(clone, "admin-missing", f"its admin folder {admin} is gone", "build it again")
     elif entry.problem is not None:
@@ -90,7 +89,7 @@ def _examine_worktree(app: App, clone: CloneRecord, admin: Path) -> Iterator[Fin
             message=f"{here} shares HEAD and index with {clone.path}, which is its worktree",
             fix=f"bring what is wanted of its files to {clone.path}, then delete {here}",
         )
-    if not files.exists(clone.path) or _is_empty_dir(clone.path):
+    if not files.exists(clone.path) or whereabouts.is_empty_dir(clone.path):
         left = [str(process) for process in sessions.processes_inside(clone.path)]
         told = f"; still at work where it was: {names.listed(left)}" if left else ""
         way = "check it out again; where it was only moved: git khlone doctor --fix in it, wherever it is"
@@ -142,10 +141,6 @@ def _is_whole_index(index: Path) -> bool:
     return False
 
 
-def _is_empty_dir(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and not os.listdir(path)
-
-
 def _renamed_to(app: App, clone: CloneRecord, entry: AdminEntry | None) -> str | None:
     """The name that git's own reflog says the branch was given, if it is checked out and nobody else's.
 
@@ -170,42 +165,12 @@ def _renamed_to(app: App, clone: CloneRecord, entry: AdminEntry | None) -> str |
     return None if any(other.branch == name for other in app.registry.clones()) else name
 
 
-def _found_at(app: App, clone: CloneRecord, admin: Path, entry: AdminEntry | None) -> Path | None:
-    """Where the worktree is now if it is not where it was: where git or the caller is, or near one of the two."""
-    if files.exists(clone.path) and not _is_empty_dir(clone.path):
-        return None
-    candidates = [entry.worktree if entry is not None else None, app.location.worktree]
-    beside = app.location.anchor.with_name(clone.path.parent.name)
-    for folder in dict.fromkeys((clone.path.parent, beside)):
-        if folder.is_dir():
-            candidates += [folder / name for name in sorted(os.listdir(folder))[:_MOST_NEIGHBOURS]]
-    for candidate in candidates:
-        if candidate is not None and (candidate / ".git").is_file() and _says(candidate, admin):
-            return candidate
-    return None
-
-
-def _says(worktree: Path, admin: Path) -> bool:
-    """Whether the `.git` file there names this admin folder, be it at a place where it is no more."""
-    if worktrees.is_linked(worktree, admin):
-        return True
-    try:
-        text = os.fsdecode(files.read_regular(worktree / ".git", most=1 << 16) or b"")
-    except (StateUnsafe, OSError):
-        return False
-    if not text.startswith("gitdir: "):
-        return False
-    said = Path(os.path.normpath(worktree / text.removeprefix("gitdir: ").rstrip("\n")))
-    there = (said.name, said.parent.name) == (admin.name, "worktrees")
-    return there and (not files.exists(said) or os.path.realpath(said) == os.path.realpath(admin))
-
-
 def _may_link(worktree: Path, admin: Path) -> bool:
     """Whether a `.git` file may be written there: none, an empty one, or one that names the admin folder."""
     link = worktree / ".git"
     if not worktree.is_dir() or not files.exists(link):
         return worktree.is_dir()
-    return link.is_file() and not link.is_symlink() and (not link.stat().st_size or _says(worktree, admin))
+    return link.is_file() and not link.is_symlink() and (not link.stat().st_size or whereabouts.says(worktree, admin))
 
 
 def _error(clone: CloneRecord, code: str, message: str, fix: str) -> Finding:
@@ -250,7 +215,7 @@ def _note(app: App, old: CloneRecord, new: CloneRecord) -> bool:
 def _follow(app: App, clone: CloneRecord) -> bool:
     """Let registry and admin folder point at where the worktree is now, and its `.git` file at the admin folder."""
     admin = undo.admin_path(app, clone)
-    place = _found_at(app, clone, admin, worktrees.read_entry(admin))
+    place = whereabouts.find(app, clone, admin, worktrees.read_entry(admin))
     if place is None or any(other.path == place for other in app.registry.clones()):
         return False
     if not worktrees.is_linked(place, admin):
@@ -328,7 +293,7 @@ def _check_out_again(app: App, clone: CloneRecord, lock: HeldLock) -> bool:
     if not files.exists(admin):
         return False
     os.makedirs(clone.path.parent, exist_ok=True)
-    if _is_empty_dir(clone.path):
+    if whereabouts.is_empty_dir(clone.path):
         os.rmdir(clone.path)
     worktrees.link(clone.path, admin, durable=True)
     with_index = files.exists(admin / "index")

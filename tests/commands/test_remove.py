@@ -826,9 +826,9 @@ def test_what_cannot_be_judged_is_not_removed_without_force(khlone: Khlone, git:
     assert trash(khlone, project) == []
 
 
-@pytest.mark.parametrize("staged", [False, True])
-def test_a_clone_without_its_worktree_goes_unless_something_was_staged(
-    khlone: Khlone, git: Git, project: Path, staged: bool
+@pytest.mark.parametrize(("staged", "code"), [(False, "clone-not-ready"), (True, "has-changes")])
+def test_a_clone_whose_worktree_is_gone_stays_without_force_since_that_may_have_been_moved(
+    khlone: Khlone, git: Git, project: Path, staged: bool, code: str
 ) -> None:
     path = new(khlone, project, "a")
     if staged:
@@ -836,9 +836,19 @@ def test_a_clone_without_its_worktree_goes_unless_something_was_staged(
         git("add", "-A", cwd=path)
     shutil.rmtree(path)
 
-    found = remove(khlone, project, "a", code=int(staged))
+    kept = remove(khlone, project, "a", code=1)
+    gone = remove(khlone, project, "a", "--force")
 
-    assert codes(found) == ({"a": "has-changes"} if staged else {})
+    assert codes(kept) == {"a": code}
+    assert [one["name"] for one in gone["removed"]] == ["a"]
+    assert khlone("restore", "a", cwd=project).code == 0
+
+
+def test_a_clone_that_git_itself_has_removed_goes_without_force(khlone: Khlone, git: Git, project: Path) -> None:
+    path = new(khlone, project, "a")
+    git("worktree", "remove", "-f", "-f", str(path), cwd=project)
+
+    assert codes(remove(khlone, project, "a")) == {}
 
 
 # -- the trash -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.steps import document, new, show, tree
-from tests.support import Git, Khlone, write
+from tests.support import Commit, Git, Khlone, write
 
 
 @pytest.fixture
@@ -114,3 +114,93 @@ def test_a_worktree_that_was_checked_out_again_meanwhile_stays_and_the_moved_one
     assert elsewhere == [], "the control: in its own worktree there is nothing to tell"
     assert show(khlone, project, "a")["path"] == str(path)
     assert tree(moved) == files
+
+
+# -- moved, and taken for gone -------------------------------------------------------------
+
+
+def _landed(khlone: Khlone, commit: Commit, project: Path) -> Path:
+    """The worktree of a clone `a` that has landed."""
+    path = new(khlone, project, "a")
+    commit(path, {"a.txt": "of a\n"}, "of a")
+    assert khlone("merge", "a", cwd=project).code == 0
+    return path
+
+
+PLACES = {
+    "beside": lambda path: path.with_name("mine"),
+    "above": lambda path: path.parent.parent / "mine",
+    "far": lambda path: path.parent.parent / "far" / "mine",
+}
+
+
+@pytest.mark.parametrize("verb", [("remove", "a"), ("prune",)], ids=lambda verb: verb[0])
+@pytest.mark.parametrize("where", PLACES)
+def test_a_worktree_that_was_moved_by_hand_is_not_let_go(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, where: str, verb: tuple[str, ...]
+) -> None:
+    path = _landed(khlone, commit, project)
+    place = PLACES[where](path)
+    place.parent.mkdir(exist_ok=True)
+    path.rename(place)
+    write(place, {"a.txt": "edited\n", "new.txt": "new\n"})
+
+    (kept,) = khlone(*verb, "--json", cwd=project).json()["kept"]
+
+    assert kept["code"] == "clone-not-ready"
+    assert (str(place) in kept["message"]) == (where != "far"), kept["message"]
+    assert git("status", "--porcelain", cwd=place) == " M a.txt\n?? new.txt\n", "it still is a worktree"
+    assert khlone("doctor", "--fix", cwd=place).code == 0
+    assert show(khlone, project, "a")["path"] == str(place)
+
+
+def test_a_worktree_far_away_is_found_by_who_works_in_it(
+    khlone: Khlone, commit: Commit, project: Path, tmp_path: Path
+) -> None:
+    path = _landed(khlone, commit, project)
+    place = tmp_path / "far" / "away" / "mine"
+    place.parent.mkdir(parents=True)
+    path.rename(place)
+    with subprocess.Popen(["sleep", "600"], cwd=place / "src") as child:
+        kept = document(khlone("remove", "a", "--json", cwd=project), "remove", 1)["kept"]
+        told = khlone("remove", "a", cwd=project)
+        fixed = document(khlone("doctor", "--fix", "--json", cwd=project), "doctor")["findings"]
+        child.kill()
+
+    assert [(one["name"], one["code"]) for one in kept] == [("a", "clone-not-ready")]
+    assert str(place) in kept[0]["message"]
+    assert f"git worktree repair {place}" in told.err
+    assert [(one["code"], one["fixed"]) for one in fixed] == [("worktree-moved", True)]
+    assert show(khlone, project, "a")["path"] == str(place)
+
+
+def test_a_clone_that_was_moved_by_hand_is_held_and_stays_when_it_was_to_land_and_go(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    path = new(khlone, project, "a")
+    commit(path, {"a.txt": "of a\n"}, "of a")
+    place = path.with_name("mine")
+    path.rename(place)
+    write(place, {"a.txt": "edited\n"})
+
+    held = document(khlone("merge", "a", "--remove", "--json", cwd=project), "merge", 1)
+    told = khlone("merge", "a", "--committed", "--remove", cwd=project)
+
+    assert [(one["name"], one["code"]) for one in held["held"]] == [("a", "clone-not-ready")]
+    assert str(place) in told.err
+    assert git("show", "main:a.txt", cwd=project) == "of a\n"
+    assert git("status", "--porcelain", cwd=place) == " M a.txt\n"
+
+
+def test_a_clone_whose_moved_worktree_is_left_behind_by_force_comes_back(
+    khlone: Khlone, commit: Commit, project: Path
+) -> None:
+    path = _landed(khlone, commit, project)
+    place = path.with_name("mine")
+    path.rename(place)
+    write(place, {"a.txt": "edited\n"})
+
+    assert khlone("remove", "a", "--force", cwd=project).code == 0
+
+    assert (place / "a.txt").read_text() == "edited\n"
+    assert khlone("restore", "a", cwd=project).code == 0
