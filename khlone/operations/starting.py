@@ -15,7 +15,7 @@ from pathlib import Path
 
 from khlone import process, sessions, signals, worktrees
 from khlone.app import App
-from khlone.errors import CloneNotReady, KhloneError
+from khlone.errors import CloneNotReady, CommandNotFound, KhloneError, OverLimit
 from khlone.model import Clone, CloneRecord, Demand, Session, utc_now
 from khlone.operations import (
     admission,
@@ -147,10 +147,11 @@ class Running:
         #: Whether its output is read by nobody, so that what it used is in its session files alone.
         self.reads_files = False
         self.status: int | None = None
+        self._is_there = False
 
     def started(self, pid: int) -> None:
         """The process is there: record which one, and tell plugins."""
-        self._pid = pid
+        self._pid, self._is_there = pid, True
         process.offer_to_oom_killer(pid)
         self._place.started(pid)
         with self._app.registry.transaction() as change:
@@ -174,6 +175,15 @@ class Running:
             change.end_session(self._prepared.session.id, state, status)
         view = journal.as_clone(self._prepared.clone)
         self._app.tell_problems(self._app.plugins.session_ended(view, self._view(state)))
+
+    def not_started(self) -> None:
+        """Forget it where no process ever was there; what keeps it from that is told to who asked for it."""
+        if self._is_there:
+            self.ended()
+            return
+        self.mind.ended()
+        with self._app.registry.transaction() as change:
+            change.forget_session(self._prepared.session.id)
 
     def _view(self, state: str) -> Session:
         session = self._prepared.session
@@ -205,12 +215,16 @@ def recorded(
     if not is_begun:
         with app.registry.transaction() as change:
             change.start_session(prepared.session)
+    end = running.ended
     try:
         yield running
+    except (CommandNotFound, OverLimit):
+        end = running.not_started
+        raise
     finally:
         prepared.level.ended(app, prepared.asked, running.status)
         with excluding:
-            running.ended()
+            end()
 
 
 def on_terminal(

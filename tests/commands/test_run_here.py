@@ -39,6 +39,22 @@ def test_it_ends_as_the_session_did(khlone: Khlone, project: Path, script: str, 
     assert (logs.code, logs.out, "had a terminal: what was said there is kept nowhere" in logs.err) == (0, "", True)
 
 
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_a_command_that_is_not_there_leaves_no_session(khlone: Khlone, project: Path, verb: str) -> None:
+    (project.with_name("project.clones") / "one").joinpath("plain.txt").write_text("no program\n")
+    for program, why in (("no-such-program", "no such file"), ("./plain.txt", "permission denied")):
+        done = khlone(verb, "one", "--", program, cwd=project)
+
+        assert (done.code, done.out) == (1, "")
+        assert f"cannot run '{program}'" in done.err.replace(str(project.with_name("project.clones") / "one"), ".")
+        assert why in done.err
+
+    refused(khlone("logs", "one", "--json", cwd=project), "no-such-session")
+    refused(khlone("wait", "one", "--json", cwd=project), "no-such-session")
+    assert states(khlone, project, "one") == []
+    assert khlone("run", "one", "--", "true", cwd=project).code == 0
+
+
 def test_as_json_it_waits_for_the_end_and_keeps_the_output_in_the_log(khlone: Khlone, project: Path) -> None:
     done = khlone("run", "one", "--json", "--", "sh", "-c", "echo out; exit 7", cwd=project)
 
