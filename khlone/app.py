@@ -269,6 +269,14 @@ class App:
         self._write_identity(path, {"id": fresh, **here})
         return fresh
 
+    def be_again(self, identity: str) -> None:
+        """Take up an identity that this repository had before it lost its own."""
+        found = os.stat(self.location.common_dir)
+        here = {"path": os.fspath(self.location.common_dir), "device": found.st_dev, "inode": found.st_ino}
+        self._write_identity(self.state_dir / "id", {"id": identity, **here})
+        for name in ("repository_id", "config_dirs"):
+            self.__dict__.pop(name, None)
+
     def _first_identity(self, path: Path, content: Mapping[str, object]) -> str:
         """Write the first identity, unless another process was faster: then theirs."""
         temporary = path.with_name(f"id.{os.urandom(4).hex()}.tmp")

@@ -33,7 +33,7 @@ class Context:
     def app(self) -> App:
         """The repository that was meant; a registry that was lost is rebuilt first, and said so."""
         app = self.plain_app()
-        if not app.has_registry and app.state_dir.exists():
+        if not app.has_registry:
             from khlone.operations import rebuild
 
             if rebuild.is_needed(app):

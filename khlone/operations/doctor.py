@@ -56,8 +56,8 @@ def diagnose(
     `offer` is asked before a file of the user's own is changed. `host_gone` names a host
     that will not come back: what it began is mended too.
     """
-    if not app.state_dir.exists() and not fix:
-        return [*_foreign_entries(app, fix=False), *_surroundings(app)]
+    if not app.state_dir.exists() and not fix and not rebuild.is_needed(app):
+        return [*_foreign_entries(app, fix=False), *_orphan_refs(app, fix=False), *_surroundings(app)]
     if fix:
         app.prepare_state(mending=True)
     findings = list(_registry(app, fix=fix))
@@ -365,8 +365,7 @@ def _leftovers(app: App, *, fix: bool) -> Iterator[Finding]:
             fix="delete them: git khlone doctor --fix",
             fixed=swept >= len(left),
         )
-    if app.has_registry:
-        yield from _orphan_refs(app, fix=fix)
+    yield from _orphan_refs(app, fix=fix)
 
 
 def _orphan_refs(app: App, *, fix: bool) -> Iterator[Finding]:
@@ -379,8 +378,10 @@ def _orphan_refs(app: App, *, fix: bool) -> Iterator[Finding]:
         "refs/khlone/trash",
         check=False,
     )
-    known = {clone.id for clone in app.registry.clones()} | {record.clone.id for record in app.registry.trash()}
-    known |= {operation.clone_id for operation in app.registry.open_operations()}
+    known = set(_marked(app))
+    if app.has_registry:
+        known |= {clone.id for clone in app.registry.clones()} | {record.clone.id for record in app.registry.trash()}
+        known |= {operation.clone_id for operation in app.registry.open_operations()}
     for line in listed.text.splitlines():
         oid, ref = line.split(" ", 1)
         parts = ref.split("/")
@@ -401,6 +402,13 @@ def _orphan_refs(app: App, *, fix: bool) -> Iterator[Finding]:
                 fix=f"git update-ref -d {ref}",
                 fixed=fix and _dropped(app, ref, oid),
             )
+
+
+def _marked(app: App) -> Iterator[str]:
+    """The clones that admin folders tell of: those that nothing else knows are found as unregistered."""
+    for entry in worktrees.entries(app.location.common_dir):
+        if entry.marker is not None:
+            yield str(entry.marker.get("id"))
 
 
 def _dropped(app: App, ref: str, oid: str) -> bool:

@@ -16,6 +16,7 @@ from typing import cast
 
 from khlone import files, worktrees
 from khlone.app import App
+from khlone.config_dir import clone_of, state_root
 from khlone.errors import KhloneError, RegistryCorrupt
 from khlone.model import CloneRecord, CloneState, Holds, utc_now
 from khlone.operations import journal
@@ -42,6 +43,7 @@ def rebuild(app: App) -> list[str]:
         if files.exists(app.registry_path):
             notes.append(f"the damaged registry was set aside in {_set_aside(app)}")
         fresh = app.registry_path.with_name(f"registry.{os.urandom(4).hex()}.new")
+        _keep_identity(app)
         registry = Registry(fresh)
         with registry.transaction() as change:
             for clone in _marked(app):
@@ -61,6 +63,21 @@ def rebuild(app: App) -> list[str]:
             os.unlink(f"{fresh}-journal")  # Empty, since all of it is committed.
         files.rename_new(fresh, app.registry_path)
     return notes
+
+
+def _keep_identity(app: App) -> None:
+    """Where the repository's identity was lost too, be again who the private folders of its clones say it was."""
+    root = state_root(app.environment)
+    if files.exists(root / "repositories" / app.repository_id):
+        return
+    said = set()
+    for clone in _marked(app):
+        private = None if clone.config_dir is None else clone_of(root, os.fspath(clone.config_dir))
+        is_here = worktrees.is_linked(clone.path, app.location.common_dir / "worktrees" / clone.admin)
+        if private is not None and private.name == clone.id and private.is_dir() and is_here:
+            said.add(private.parent.parent.name)
+    if len(said) == 1:
+        app.be_again(said.pop())
 
 
 def _move_back(app: App, clone: CloneRecord, notes: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -568,6 +569,62 @@ def test_a_lost_registry_is_found_by_doctor_without_fix(khlone: Khlone, git: Git
 
     assert found == [("registry-missing", "error")]
     assert on_disk(git, both.project) == before
+
+
+def test_a_lost_state_folder_is_found_by_doctor_and_nothing_is_said_to_be_dropped(
+    khlone: Khlone, git: Git, both: Place
+) -> None:
+    shutil.rmtree(both.common / "khlone")
+    before = on_disk(git, both.project)
+
+    found = document(khlone("doctor", "--json", cwd=both.project), "doctor", 1)["findings"]
+
+    assert [(one["code"], one["severity"]) for one in found] == [("registry-missing", "error")]
+    assert "update-ref -d" not in str(found)
+    assert on_disk(git, both.project) == before
+
+
+@pytest.mark.parametrize("verb", [("list",), ("new", "c"), ("doctor", "--fix"), ("remove", "--force", "a")])
+def test_a_lost_state_folder_is_rebuilt_with_the_clones_and_the_identity(
+    khlone: Khlone, both: Place, verb: tuple[str, ...]
+) -> None:
+    clone = show(khlone, both.project, "a")
+    identity = json.loads((both.common / "khlone/id").read_text())["id"]
+    shutil.rmtree(both.common / "khlone")
+
+    done = khlone(*verb, cwd=both.project)
+
+    assert done.code == 0, done.err
+    assert json.loads((both.common / "khlone/id").read_text())["id"] == identity
+    if verb[0] != "remove":
+        assert show(khlone, both.project, "a") == clone
+        assert khlone("remove", "--force", "a", cwd=both.project).code == 0
+    assert not Path(clone["config_dir"]).exists(), "it went to the trash with its clone"
+    assert khlone("restore", "a", cwd=both.project).code == 0
+    assert Path(clone["config_dir"]).is_dir()
+
+
+def test_a_copy_without_state_does_not_take_the_originals_identity(khlone: Khlone, both: Place, tmp_path: Path) -> None:
+    shutil.copytree(both.project, tmp_path / "copy", symlinks=True)
+    shutil.rmtree(tmp_path / "copy/.git/khlone")
+    identity = json.loads((both.common / "khlone/id").read_text())["id"]
+
+    khlone("doctor", "--fix", cwd=tmp_path / "copy")
+
+    assert json.loads((tmp_path / "copy/.git/khlone/id").read_text())["id"] != identity
+    assert show(khlone, both.project, "a")["state"] == "ready"
+
+
+def test_a_marker_is_no_orphan_while_an_admin_folder_tells_of_its_clone(khlone: Khlone, both: Place) -> None:
+    marker = both.admin / "khlone.json"
+    aside = marker.rename(both.project.parent / "marker")
+    both.registry.unlink()
+    assert khlone("new", "c", cwd=both.project).code == 0
+    aside.rename(marker)
+
+    assert diagnosed(khlone, both.project) == [("unregistered-clone", "warning")]
+    assert mended(khlone, both.project) == ["unregistered-clone"]
+    assert show(khlone, both.project, "a")["state"] == "ready"
 
 
 @pytest.mark.parametrize(

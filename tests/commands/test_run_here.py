@@ -42,11 +42,11 @@ def test_it_ends_as_the_session_did(khlone: Khlone, project: Path, script: str, 
 @pytest.mark.parametrize("verb", ["run", "exec"])
 def test_a_command_that_is_not_there_leaves_no_session(khlone: Khlone, project: Path, verb: str) -> None:
     (project.with_name("project.clones") / "one").joinpath("plain.txt").write_text("no program\n")
-    for program, why in (("no-such-program", "no such file"), ("./plain.txt", "permission denied")):
-        done = khlone(verb, "one", "--", program, cwd=project)
+    for name, why in (("no-such-program", "no such file"), ("./plain.txt", "permission denied")):
+        done = khlone(verb, "one", "--", name, cwd=project)
 
         assert (done.code, done.out) == (1, "")
-        assert f"cannot run '{program}'" in done.err.replace(str(project.with_name("project.clones") / "one"), ".")
+        assert f"cannot run '{name}'" in done.err.replace(str(project.with_name("project.clones") / "one"), ".")
         assert why in done.err
 
     refused(khlone("logs", "one", "--json", cwd=project), "no-such-session")
