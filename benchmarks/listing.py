@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.harness import KHLONE, Bench, Cost, Series, compare, rounds, table
 
 #: Files of a worktree, and how many clones.
-_SIZES = ((200, (1, 10, 50, 200)), (20_000, (1, 10, 50)))
+_SIZES = ((200, (1, 10, 50, 200)), (20_000, (1, 10, 50)), (80_000, (1, 10)))
 #: How many `git status` the reference runs at a time, as many as `list` does.
 _AT_ONCE = 4
 
