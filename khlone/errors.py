@@ -184,11 +184,17 @@ class GitFailed(KhloneError):
         last = next((line for line in words if line.startswith(("fatal:", "error:"))), words[-1] if words else "")
         super().__init__(
             f"git {command[0] if command else ''} failed: {last or f'exit {exit_status}'}",
-            hint=None,
+            hint=_kept_from(last),
             command=list(command),
             exit=exit_status,
             stderr=stderr[-2000:],
         )
+
+
+def _kept_from(text: str) -> str | None:
+    """What to look at where git says that it may not write somewhere."""
+    found = re.search(r"(/[^':]+)'?: (?:Permission denied|Read-only file system|Operation not permitted)", text)
+    return None if found is None else f"check the owner and mode of {found[1].rpartition('/')[0]}, and the disk"
 
 
 class NoSuchRef(KhloneError):

@@ -32,6 +32,8 @@ _MOST_TRIES, _NEXT_TRY_S = 20, 0.05
 def cause(error: OSError, path: Path | str) -> KhloneError | None:
     """The khlone error for an OSError with a plain cause (full disk, no permission, a limit), else `None`."""
     where, why = error.filename or path, os.strerror(error.errno or 0)
+    if error.filename2 is not None and os.access(os.path.dirname(where), os.W_OK):
+        where = error.filename2  # Of a rename it was the other folder.
     if error.errno in _FULL:
         return NoSpace(where, why)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

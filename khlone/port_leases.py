@@ -75,8 +75,13 @@ def read(folder: Path) -> Lease | None:
 def hold(state_dir: Path, folder: Path, *, repository: Path, among: range, count: int, durable: bool = True) -> Lease:
     """The clone's lease; where it has none, or one that is another's now, a free block of `count` ports.
 
-    Raises NoPorts when no block among these ports is free, and Locked.
+    Raises NoPorts when no block among these ports is free, Locked, and NotPermitted where it cannot be written down.
     """
+    with files.explained(folder):
+        return _hold(state_dir, folder, repository=repository, among=among, count=count, durable=durable)
+
+
+def _hold(state_dir: Path, folder: Path, *, repository: Path, among: range, count: int, durable: bool) -> Lease:
     found = read(folder)
     if found is not None and found.repository == os.fspath(repository) and not _is_given_away(state_dir, folder, found):
         return found

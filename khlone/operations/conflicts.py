@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from khlone import files, worktrees
+from khlone import worktrees
 from khlone.app import App
 from khlone.errors import GitFailed, KhloneError
 from khlone.model import CloneRecord
@@ -206,18 +206,16 @@ def _scratch_objects(app: App) -> Iterator[dict[str, str]]:
 
     What a killed one left goes after a day.
     """
-    stage = files.make_private_dir(app.state_dir / "stage")
-    for left in stage.glob("conflicts-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _LEFT_S:
-                shutil.rmtree(left, ignore_errors=True)
-    folder = stage / f"conflicts-{os.urandom(4).hex()}"
-    folder.mkdir(mode=0o700)
-    try:
-        quoted = os.fspath(app.location.common_dir / "objects").replace("\\", "\\\\").replace('"', '\\"')
-        yield {"GIT_OBJECT_DIRECTORY": os.fspath(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with diff.own_room(app) as stage:
+        for left in stage.glob("conflicts-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _LEFT_S:
+                    shutil.rmtree(left, ignore_errors=True)
+        folder = stage / f"conflicts-{os.urandom(4).hex()}"
+        try:
+            yield diff.objects_in(app, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _with_changes(app: App, clone: CloneRecord, tip: str, environment: Mapping[str, str]) -> str:
@@ -238,7 +236,7 @@ def _with_changes(app: App, clone: CloneRecord, tip: str, environment: Mapping[s
         # A repository inside the worktree is not a file of the clone's.
         left_out = sorted(own | {name for name in counted.untracked if name.endswith("/")})
         with diff.own_index(app, admin) as index:
-            return _commit_all(app, clone, status.head or tip, left_out, {**environment, **index})
+            return _commit_all(app, clone, status.head or tip, left_out, {**index, **environment})
     except KhloneError as error:
         app.told(f"only what is committed: {clone.name} ({error.message})")
         return tip

@@ -29,7 +29,8 @@ def examine(app: App) -> Iterator[Finding]:
     except KhloneError:
         return  # In a sandbox all of it is read-only, and meant to be.
     common_dir = app.location.common_dir
-    yield from _writable(common_dir, app.state_dir)
+    found = list(_writable(common_dir, app.state_dir))
+    yield from found or _parts(common_dir)
     kind = mounts.network_type(common_dir)
     if kind is not None:
         is_allowed = app.settings.allow_network_file_system
@@ -55,6 +56,16 @@ def examine(app: App) -> Iterator[Finding]:
             fix="set XDG_STATE_HOME to a folder on a local disk, before there are clones",
         )
     yield from _machine(state)
+
+
+def _parts(common_dir: Path) -> Iterator[Finding]:
+    """The folders that git and khlone make files in, for each clone; the first of those that are closed."""
+    for name in ("refs", "refs/heads", "refs/khlone", "refs/khlone/clones", "objects", "worktrees", "logs"):
+        if files.exists(common_dir / name):
+            found = list(_writable(common_dir / name, common_dir / name / "none"))
+            if found:
+                yield from found
+                return
 
 
 def _machine(state: Path) -> Iterator[Finding]:
