@@ -16,7 +16,7 @@ from khlone import process, signals
 from khlone.app import App
 from khlone.errors import Interrupted, KhloneError, UsageError
 from khlone.model import CloneRecord, ExecResult
-from khlone.operations import admission, starting
+from khlone.operations import admission, boot_gate, starting
 from khlone.operations.starting import Prepared, prepare, recorded, request_of
 
 #: Bytes of stdout and of stderr that are kept of one captured command.
@@ -48,7 +48,15 @@ def execute(
             return _as_result(prepared.clone, starting.on_terminal(app, prepared, place))
         with signals.Noted() as noted:
             noted.raise_noted()
-            result = _captured(app, prepared, place, given_up=lambda: bool(noted.numbers), own_stdin=True)
+            result = _captured(
+                app,
+                prepared,
+                place,
+                told=app.told,
+                check=noted.raise_noted,
+                given_up=lambda: bool(noted.numbers),
+                own_stdin=True,
+            )
             noted.raise_noted()
     return result
 
@@ -186,7 +194,15 @@ class _Everywhere:
     def _admitted(self, prepared: Prepared) -> ExecResult:
         request = request_of(prepared, light=False, wait=self._wait)
         with admission.admit(self._app, request, told=self._say, check=self._go_on) as place:
-            return _captured(self._app, prepared, place, turn=self._turn, given_up=self._abandoned.is_set)
+            return _captured(
+                self._app,
+                prepared,
+                place,
+                told=self._say,
+                check=self._go_on,
+                turn=self._turn,
+                given_up=self._abandoned.is_set,
+            )
 
     def _go_on(self) -> None:
         """Leave the line when it is all given up, or no other is to begin."""
@@ -237,16 +253,28 @@ def _captured(
     prepared: Prepared,
     place: admission.Place,
     *,
+    told: Callable[[str], None],
+    check: Callable[[], None],
     turn: threading.Lock | None = None,
     given_up: Callable[[], bool],
     own_stdin: bool = False,
 ) -> ExecResult:
-    """Run it with captured output, to its end or until it is given up."""
-    with recorded(app, prepared, place, turn) as session, session.mind.output() as meter:
+    """Run it with captured output, to its end or until it is given up; what `check` raises keeps it from starting."""
+    with (
+        boot_gate.passed(app, prepared.clone, prepared.agent, told=told, check=check) as gate,
+        recorded(app, prepared, place, turn) as session,
+        session.mind.output() as meter,
+    ):
 
         def started(pid: int) -> None:
+            gate.started(pid)
             with turn or contextlib.nullcontext():
                 session.started(pid)
+
+        def heard(chunk: bytes) -> None:
+            gate.heard()
+            if meter is not None:
+                meter.feed_output(chunk)
 
         done = process.run(
             prepared.start.argv,
@@ -255,7 +283,7 @@ def _captured(
             timeout_s=_NO_TIMEOUT_S,
             capture_bytes=CAPTURED_BYTES,
             started=started,
-            heard=None if meter is None else meter.feed_output,
+            heard=heard,
             given_up=given_up,
             own_stdin=own_stdin,
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from khlone import process, sessions, signals, worktrees
 from khlone.app import App
-from khlone.errors import CloneNotReady, CommandNotFound, KhloneError, OverLimit
+from khlone.errors import CloneNotReady, CommandNotFound, Interrupted, KhloneError, OverLimit
 from khlone.model import Clone, CloneRecord, Demand, Session, utc_now
 from khlone.operations import (
     admission,
@@ -218,7 +218,7 @@ def recorded(
     end = running.ended
     try:
         yield running
-    except (CommandNotFound, OverLimit):
+    except (CommandNotFound, OverLimit, Interrupted):
         end = running.not_started
         raise
     finally:

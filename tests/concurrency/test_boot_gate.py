@@ -16,7 +16,7 @@ from tests.agents.steps import program, user_settings
 from tests.commands.steps import document, new
 from tests.commands.test_resources import wait_for
 from tests.commands.test_run import supervisors
-from tests.support import Khlone, run_git
+from tests.support import KHLONE, Khlone, run_git
 
 MANY = 6
 #: Reads its config, thinks, and writes all of it with its own name in it: nothing is locked.
@@ -130,6 +130,44 @@ def test_the_next_one_starts_when_the_config_is_quiet_or_the_first_is_dead(
     else:
         shared.with_name("hold-first").unlink()
     wait_for(lambda: begun(shared) == ["first", "second"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_json", [False, True])
+def test_one_command_in_every_clone_starts_one_agent_after_the_other(
+    khlone: Khlone, repository: Path, shared: Path, with_json: bool
+) -> None:
+    names = [f"w{number}" for number in range(4)]
+    for name in names:
+        new(khlone, repository, name, "--agent", "plain")
+
+    done = khlone("exec", "--all", "--jobs", "4", *["--json"] * with_json, "--", "plain", cwd=repository)
+
+    assert done.code == 0, done
+    assert sorted(json.loads((shared / "config.json").read_text())) == names
+
+
+@pytest.mark.parametrize("which", [["--all", "--jobs", "2"], ["second"]])
+def test_a_command_whose_output_is_captured_waits_its_turn_to_start_and_can_be_interrupted_meanwhile(
+    khlone: Khlone, repository: Path, shared: Path, which: list[str]
+) -> None:
+    shared.with_name("hold-first").touch()
+    start(khlone, repository, "first")
+    wait_for(lambda: begun(shared) == ["first"])
+    new(khlone, repository, "second", "--agent", "plain")
+
+    words = [str(KHLONE), "exec", *which, "--json", "--", "plain"]
+    with subprocess.Popen(
+        words, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as second:
+        assert second.stderr is not None
+        told = second.stderr.readline()
+        second.terminate()
+
+    assert told.startswith("khlone: the start of plain in ")
+    assert "in line: that of first is under way" in told
+    assert (second.returncode, begun(shared)) == (128 + signal.SIGTERM, ["first"])
+    assert document(khlone("show", "second", "--json", cwd=repository), "show")["clone"]["sessions"] == []
 
 
 def test_nobody_waits_longer_than_is_said_for_one_that_hangs(khlone: Khlone, repository: Path, shared: Path) -> None:
