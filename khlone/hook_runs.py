@@ -10,7 +10,6 @@ this one (`start`).
 from __future__ import annotations
 
 import contextlib
-import enum
 import functools
 import json
 import os
@@ -27,7 +26,7 @@ from khlone.config_dir import state_root
 from khlone.errors import CommandNotFound, Refusal
 from khlone.hook_logs import Tail, log_in
 from khlone.project_hooks import Occasion, Prepared, Ready
-from khlone.values import dataclass, field_names
+from khlone.values import dataclass, plain
 
 #: What a hook inherits, unless it says `secrets = true`.
 INHERITED = frozenset(
@@ -250,20 +249,6 @@ def environment_of(
     named = {} if name is None else {"KHLONE_HOOK_NAME": name}
     told = {"KHLONE_HOOK": occasion.event, "PWD": os.fspath(occasion.folder)}
     return {**kept, **occasion.variables, **named, **told}
-
-
-def plain(value: object) -> object:
-    """A value as JSON can hold it."""
-    names = field_names(value)
-    if names:
-        return {name: plain(getattr(value, name)) for name in names}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Path):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 # -- copies of scripts -------------------------------------------------------------------------

@@ -7,17 +7,15 @@ as the tables. Names from git are escaped before they are shown.
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from khlone.errors import Interrupted, KhloneError, OutputFailed
-from khlone.values import field_names
+from khlone.values import plain
 
 if TYPE_CHECKING:
     from khlone.live import Bar, Board
@@ -212,22 +210,6 @@ def _painted(cell: str, *, is_head: bool) -> str:
     is_open = cell.startswith(("modified", "asks: ")) or cell.endswith(" untracked")
     style = _HEAD if is_head else _STYLES.get(cell, "33" if is_open else "")
     return f"\x1b[{style}m{cell}\x1b[0m" if style and cell else cell
-
-
-def plain(value: object) -> object:
-    """A value as JSON can hold it: dataclasses as objects, paths and enums as texts."""
-    names = field_names(value)
-    if names:
-        return {name: plain(getattr(value, name)) for name in names}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Path):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(inner) for inner in value]
-    return value
 
 
 def _plain_mapping(content: Mapping[str, object]) -> dict[str, object]:

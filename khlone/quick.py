@@ -15,8 +15,8 @@ from pathlib import Path
 from khlone.context import Context
 from khlone.errors import KhloneError, UsageError
 from khlone.model import Clone
-from khlone.output import COLOURS, plain, size, visible
-from khlone.values import field_names
+from khlone.output import COLOURS, size, visible
+from khlone.values import field_names, plain
 
 Call = Callable[[Context], None]
 

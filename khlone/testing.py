@@ -246,7 +246,7 @@ def _run(argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None) -> Done:
 _RECORDER = """\
 import json, os
 from khlone import hookimpl
-from khlone.output import plain
+from khlone.values import plain
 
 
 def note(hook, **arguments):

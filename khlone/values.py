@@ -10,6 +10,10 @@ of shared functions: 0.03 ms a class. `dataclasses.fields`, `replace`, `asdict` 
 
 from __future__ import annotations
 
+import enum
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -50,6 +54,22 @@ def field_names(value: object) -> tuple[str, ...]:
     """The names of the fields of a value, or of a class of them, in their order; empty for anything else."""
     spec: tuple[Any, ...] = getattr(value if isinstance(value, type) else type(value), "_spec", ())
     return tuple(one[0] for one in spec)
+
+
+def plain(value: object) -> object:
+    """A value as JSON can hold it: dataclasses as objects, paths and enums as texts."""
+    names = field_names(value)
+    if names:
+        return {name: plain(getattr(value, name)) for name in names}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Path):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(inner) for inner in value]
+    return value
 
 
 class _Fields:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from khlone.app import App
-from khlone.errors import KhloneError
+from khlone.errors import KhloneError, TargetMoved
 from khlone.locks import HeldLock
 from khlone.operations import changes, landing, undo
 from khlone.repository import RefUpdate, null_oid
@@ -88,6 +88,28 @@ def carry_out(app: App, move: Move, checkout: landing.Checkout | None, lock: Hel
         if checkout is not None and not landing.is_before_any_change(error, checkout):
             _put_back(app, move, checkout, lock)
         raise
+
+
+def carry_out_kept(app: App, move: Move, checkout: landing.Checkout | None, lock: HeldLock) -> None:
+    """`carry_out` after `keep`; where nothing is left of a move that failed, its operation is forgotten.
+
+    Raises what `carry_out` raises, and TargetMoved for a branch that is not at `old` any more.
+    """
+    try:
+        done = carry_out(app, move, checkout, lock)
+    except Exception as error:
+        if is_settled(app, move, checkout, error):
+            _forget(app, move, lock)
+        raise
+    if not done:
+        _forget(app, move, lock)
+        raise TargetMoved(move.branch, 1)
+
+
+def _forget(app: App, move: Move, lock: HeldLock) -> None:
+    drop(app, move, lock)
+    with app.registry.transaction() as change:
+        change.forget_operation(move.operation)
 
 
 def _land(app: App, move: Move, checkout: landing.Checkout | None, lock: HeldLock) -> bool:

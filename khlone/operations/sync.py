@@ -406,25 +406,11 @@ def _publish(app: App, clone: CloneRecord, plan: SyncPlan, lock: HeldLock) -> No
         faults.point("sync.reserved")
         moving.keep(app, move, lock)
         faults.point("sync.kept")
-        try:
-            done = moving.carry_out(app, move, checkout, lock)
-        except Exception as error:
-            if moving.is_settled(app, move, checkout, error):
-                _forget(app, move, lock)
-            raise
-        if not done:
-            _forget(app, move, lock)
-            raise TargetMoved(clone.branch, 1)
+        moving.carry_out_kept(app, move, checkout, lock)
         faults.point("sync.moved")
     landing.make_durable(app, checkout)
     _settle(app, written, lock, Outcome.DONE)
     faults.point("sync.finished")
-
-
-def _forget(app: App, move: Move, lock: HeldLock) -> None:
-    moving.drop(app, move, lock)
-    with app.registry.transaction() as change:
-        change.forget_operation(move.operation)
 
 
 def _settle(app: App, plan: Mapping[str, object], lock: HeldLock, outcome: Outcome) -> None:

@@ -14,7 +14,7 @@ from typing import cast
 
 from khlone import faults, files, sessions
 from khlone.app import App
-from khlone.errors import KhloneError, NoSuchOperation, NotUndoable, TargetMoved
+from khlone.errors import KhloneError, NoSuchOperation, NotUndoable
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Strategy, utc_now
 from khlone.operations import journal, landing, moving, permission, recovery, remove, rename, restore, snapshot, sync
@@ -345,24 +345,10 @@ def _carry_out(app: App, operation: Operation, move: Move, checkout: landing.Che
     faults.point("undo.reserved")
     moving.keep(app, move, lock)
     faults.point("undo.kept")
-    try:
-        done = moving.carry_out(app, move, checkout, lock)
-    except Exception as error:
-        if moving.is_settled(app, move, checkout, error):
-            _forget(app, move, lock)
-        raise
-    if not done:
-        _forget(app, move, lock)
-        raise TargetMoved(move.branch, 1)
+    moving.carry_out_kept(app, move, checkout, lock)
     faults.point("undo.moved")
     landing.make_durable(app, checkout)
     _settle(app, operation, move, lock, Outcome.DONE)
-
-
-def _forget(app: App, move: Move, lock: HeldLock) -> None:
-    moving.drop(app, move, lock)
-    with app.registry.transaction() as change:
-        change.forget_operation(move.operation)
 
 
 def _settle(app: App, operation: Operation, move: Move, lock: HeldLock, outcome: Outcome) -> None:
