@@ -19,11 +19,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from khlone import files, named_files, process
+from khlone import files, flock, named_files, process
 from khlone.config_dir import state_root
-from khlone.errors import CommandNotFound, Refusal
+from khlone.errors import CommandNotFound, Locked, Refusal
 from khlone.hook_logs import Tail, log_in
 from khlone.project_hooks import Occasion, Prepared, Ready
 from khlone.values import dataclass, plain
@@ -58,6 +59,8 @@ SHOWN_LINES = 15
 _MOST_SHOWN_BYTES = 64 << 10
 #: What a killed khlone left in the folder of copies goes after this, in seconds: no hook runs for so long.
 _LEFT_BEHIND_S = 2 * 24 * 3600.0
+#: How long one that takes it for left behind may hold it, in seconds.
+_SWEPT_S = 10.0
 _SPEC = "spec.json"
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from khlone.hook_runs import main; main(sys.argv[1])"
 
@@ -263,11 +266,19 @@ def _folder_of(ready: Ready, place: Path) -> Path:
 def _laid_out(prepared: Prepared, environment: Mapping[str, str]) -> Iterator[Path | None]:
     """A private folder with copies of the scripts for the length of the block; None where there is no script."""
     place = _lay_out(prepared, environment)
+    if place is None:
+        yield None
+        return
     try:
-        yield place
+        with _in_use(place):
+            yield place
     finally:
-        if place is not None:
-            files.remove_tree(place)
+        files.remove_tree(place)
+
+
+def _in_use(place: Path) -> AbstractContextManager[None]:
+    """While this is held nobody takes the folder for left behind, whatever the clock says."""
+    return flock.held(place, "the copies of scripts", wait_s=_SWEPT_S, is_folder=True, or_without=True)
 
 
 def _lay_out(prepared: Prepared, environment: Mapping[str, str], *, always: bool = False) -> Path | None:
@@ -301,9 +312,10 @@ def _new_place(usual: Path) -> Path:
 
 def _drop_left_behind(folder: Path) -> None:
     for path in folder.iterdir():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, Locked):
             if time.time() - os.lstat(path).st_mtime > _LEFT_BEHIND_S:
-                files.remove_tree(path)
+                with flock.held(path, "a hook", wait_s=0.0, is_folder=True):
+                    files.remove_tree(path)
 
 
 # -- in the background -------------------------------------------------------------------------
@@ -353,7 +365,7 @@ def main(folder: str) -> None:
             context=given["context"],
         )
         levels = [[[_Job(**job) for job in step] for step in level] for level in spec["levels"]]
-        with log_in(Path(spec["logs"]), occasion.event) as log:
+        with _in_use(place), log_in(Path(spec["logs"]), occasion.event) as log:
             for level in levels:
                 _run_level(level, occasion, log.line, log.add)
     finally:

@@ -549,6 +549,29 @@ def test_a_script_in_the_background_is_the_one_that_was_looked_at(
 # -- too much, too long, left running ----------------------------------------------------------------
 
 
+def test_copies_in_use_are_not_taken_for_left_behind_when_the_clock_jumps(
+    khlone: Khlone, repository: Path, tmp_path: Path
+) -> None:
+    begun, end = tmp_path / "begun", tmp_path / "end"
+    script = f"#!/bin/sh\n[ $KHLONE_NAME = one ] || exit 0\ntouch {begun}\nwhile ! [ -e {end} ]; do sleep 0.02; done\n"
+    approved(repository, {"post-create": "./run.sh"}, {"run.sh": script})
+    new(khlone, repository, "one")
+    wait_until(begun.exists)
+    (used,) = running()
+    left = used.with_name("0123456789abcdef")
+    left.mkdir(mode=0o700)
+    for place in (used, left):
+        os.utime(place, (0, 0))  # As a clock that has gone ahead by decades sees them.
+
+    new(khlone, repository, "two")
+
+    is_there = used.is_dir(), left.is_dir()
+    end.touch()
+    wait_until(lambda: not running())
+    assert is_there == (True, False)
+    assert len(logs()) == 2
+
+
 def test_a_hook_that_says_too_much_is_cut_and_one_that_never_ends_is_ended(khlone: Khlone, repository: Path) -> None:
     approved(repository, {"pre-create": {"x": "head -c 1000000000 /dev/zero; sleep 1000000", "timeout": 3}})
 
