@@ -330,7 +330,9 @@ class App:
             return self._used_before()
         clone = self.registry.clone(name) if self.has_registry else None
         if clone is None:
-            raise NoSuchClone(name, self._near(name))
+            known = self.registry.trash() if self.has_registry else []
+            is_trashed = any(entry.clone.name == name for entry in known)
+            raise NoSuchClone(name, self._near(name), is_trashed=is_trashed)
         return clone
 
     def note_used(self, clone: CloneRecord) -> None:

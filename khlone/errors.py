@@ -241,8 +241,10 @@ class NoSuchClone(KhloneError):
 
     code = "no-such-clone"
 
-    def __init__(self, name: str, near: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, near: Sequence[str] = (), *, is_trashed: bool = False) -> None:
         hint = f"did you mean {_some(near)}?" if near else "see `git khlone list`"
+        if is_trashed:
+            hint = f"it is in the trash, with its logs: `git khlone restore {name}` brings it back"
         super().__init__(f"there is no clone named {name!r}", hint=hint, name=name)
 
 
@@ -748,6 +750,7 @@ class NotIntegrated(KhloneError):
         *,
         first: str | None = None,
         way_out: str | None = None,
+        beside: str | None = None,
     ) -> None:
         count = f"{commits} commit{'' if commits == 1 else 's'}" if commits else "commits"
         are = "is" if commits == 1 else "are"
@@ -755,7 +758,7 @@ class NotIntegrated(KhloneError):
             f"{are} not in {target}{', which is gone' if way_out else ''}" if target else f"{are} in no other branch"
         )
         super().__init__(
-            f"{name} has {count} that {where}",
+            f"{name} has {count} that {where}" + (f"; {beside}" if beside else ""),
             hint=f"{f'{first}; then ' if first else ''}{way_out or f'git khlone merge {name}'},"
             f" or `git khlone remove --force {name}` ({'they are kept' if first else 'the branch is kept'})",
             name=name,

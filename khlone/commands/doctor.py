@@ -43,6 +43,6 @@ def command(context: Context, *, fix: bool, host_gone: str | None) -> int:
     left = [one for one in findings if one.severity is Severity.ERROR and not one.fixed]
     if not findings:
         context.output.answer("all is well")
-    elif left and not fix:
+    elif not fix and any(finding.code in doctor.MENDED for finding in left):
         context.output.tell("git khlone doctor --fix mends what can be mended")
     return 1 if left else 0

@@ -25,6 +25,8 @@ _LOOKS, _INTERVAL_S = 8, 1.0
 _POLL_S = 0.05
 #: How long a session that has passed a bound may take to end, and one that eats up the memory of all, in seconds.
 GRACE_S, _URGENT_GRACE_S = 10.0, 2.0
+#: No process takes less memory than this, and no machine has more.
+_LEAST_BYTES, _MOST_BYTES = 1 << 20, 1 << 50
 #: Seconds between two looks at the memory of a session that has a bound.
 _WEIGH_S = 0.5
 
@@ -61,8 +63,8 @@ def _bytes(text: str | None) -> int | None:
         found = as_bytes("--max-memory", text)
     except InvalidSetting as error:
         raise UsageError(f"--max-memory {text!r}: {error.facts['why']}", hint="such as --max-memory 4G") from error
-    if not found:
-        raise UsageError("--max-memory is to be a byte at least")
+    if not _LEAST_BYTES <= found <= _MOST_BYTES:
+        raise UsageError(f"--max-memory {text!r}: it must be 1M to 1024T", hint="such as --max-memory 4G")
     return found
 
 

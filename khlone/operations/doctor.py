@@ -40,6 +40,15 @@ from khlone.repository import RefUpdate, null_oid
 from khlone.worktrees import AdminEntry
 
 _INITIALIZING_AFTER_S = 60.0
+#: What `fix` can mend, most of the time.
+MENDED = frozenset(
+    {
+        *("registry-missing", "registry-corrupt", "interrupted-operation", "unregistered-clone", "left-initializing"),
+        *("broken-admin-folder", "admin-missing", "admin-astray", "branch-renamed", "branch-missing", "marker-missing"),
+        *("worktree-moved", "worktree-missing", "worktree-copied", "worktree-unlinked", "index-damaged"),
+        *("hooks-incomplete", "hooks-astray", "escaped", "leftover-files", "orphan-marker"),
+    }
+)
 #: States that an operation gives to a clone while it works on it.
 _MOVING = frozenset({CloneState.CREATING, CloneState.REMOVING, CloneState.MERGING})
 

@@ -58,9 +58,12 @@ def _unknown(said: dict[str, object]) -> str:
 
 def load(path: Path) -> list[str]:
     """The questions of a file; raises UsageError for one that cannot be read too."""
+    place = Path(os.path.realpath(path))
     try:
-        content = files.read_regular(Path(os.path.realpath(path)), most=MOST_BYTES)
+        content = files.read_regular(place, most=MOST_BYTES)
     except (KhloneError, OSError) as error:
+        if place.exists() and not place.is_file():
+            raise UsageError(f"{path} is no regular file", hint="- reads the questions from stdin") from error
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if content is None:
         raise UsageError(f"{path} is not there")

@@ -41,6 +41,7 @@ from khlone.model import (
 )
 from khlone.operations import (
     astray,
+    at_work,
     attending,
     changes,
     copied,
@@ -165,18 +166,26 @@ def plan_remove(app: App, clone: CloneRecord, *, force: bool, trash: str | None 
     tip = app.repository.read_ref(clone.ref)
     status = _look(app, clone, force=force)
     stashes = changes.stashes_of(app, clone)
-    if not force and (status.changes.uncommitted or stashes):
-        raise HasChanges(clone.name, status.changes.uncommitted, stashes)
+    if not force:
+        at_work.require_free_index(app, clone)
+        under_way = at_work.under_way(app, clone)
+        if status.changes.uncommitted or under_way or stashes:
+            error = HasChanges(clone.name, [*under_way, *status.changes.uncommitted], stashes)
+            if under_way:
+                error.hint = f"finish or abort it in {clone.path}, or `git khlone remove --force {clone.name}`"
+            raise error
     if not force:
         whereabouts.require_known(app, clone)
     integrated = _is_integrated(app, clone, tip)
-    if not force:
-        if not integrated:
-            raise _not_integrated(app, clone, cast("str", tip))
-        if status.head != tip and not _is_integrated(app, clone, status.head):
-            beside = astray.find(app, clone, worktrees.read_entry(undo.admin_path(app, clone)))
-            first = astray.way_back(clone, beside) if beside is not None else None
-            raise _not_integrated(app, clone, cast("str", status.head), first=first)
+    beside = None
+    if status.head not in (None, tip) and not _is_integrated(app, clone, status.head):
+        beside = astray.find(app, clone, worktrees.read_entry(undo.admin_path(app, clone)))
+        if not force:
+            raise _not_integrated(app, clone, status.head, beside)
+    if not force and not integrated:
+        raise _not_integrated(app, clone, cast("str", tip))
+    if beside is not None and beside.commits:
+        app.told(f"the worktree of {clone.name} {beside.told}: restore brings them back")
     return RemovePlan(
         trash=trash or journal.new_operation_id(),
         head=tip or status.head or clone.base,
@@ -234,13 +243,15 @@ def _is_integrated(app: App, clone: CloneRecord, oid: str | None) -> bool:
     return oid is None or oid == clone.base or integration.prove(app, clone, oid) is not None
 
 
-def _not_integrated(app: App, clone: CloneRecord, tip: str, *, first: str | None = None) -> NotIntegrated:
+def _not_integrated(app: App, clone: CloneRecord, tip: str, beside: astray.Astray | None = None) -> NotIntegrated:
     is_gone = targets.is_gone(app, clone)
     since = f"refs/heads/{clone.target}" if clone.target and not is_gone else clone.base
     done = app.repository.git("rev-list", "--count", f"{since}..{tip}", check=False)
     commits = int(done.text) if done.status == 0 else None
     way_out = targets.way_out(app, [clone]) if is_gone else None
-    return NotIntegrated(clone.name, clone.target, commits, first=first, way_out=way_out)
+    first = None if beside is None else astray.way_back(clone, beside)
+    told = None if beside is None else f"its worktree {beside.told}"
+    return NotIntegrated(clone.name, clone.target, commits, first=first, way_out=way_out, beside=told)
 
 
 def processes_in(app: App, clone: CloneRecord) -> list[str]:

@@ -91,6 +91,7 @@ def test_a_file_with_a_bad_line_is_refused_before_anything_is_made(
         (("--ask-each", "-", "-x", "true"), "usage"),
         (("--ask-each", "absent.jsonl"), "usage"),
         (("--ask-each", "/"), "usage"),
+        (("--ask-each", "/dev/null"), "usage"),
         (("--ask-each", "-", "--agent", "generic"), "no-headless-mode"),
         (("--ask-each", "-", "--agent", "nobody"), "unknown-agent"),
     ],

@@ -571,6 +571,17 @@ def test_a_lost_registry_is_found_by_doctor_without_fix(khlone: Khlone, git: Git
     assert on_disk(git, both.project) == before
 
 
+def test_fix_is_spoken_of_only_where_it_mends_something(khlone: Khlone, place: Place) -> None:
+    (place.path / ".git").write_text("gitdir: /somewhere/else\n")
+    hopeless = khlone("doctor", cwd=place.project)
+    (place.path / ".git").unlink()
+    mendable = khlone("doctor", cwd=place.project)
+
+    assert "worktree-foreign" in hopeless.out
+    assert "worktree-unlinked" in mendable.out
+    assert ["doctor --fix" in done.err for done in (hopeless, mendable)] == [False, True]
+
+
 def test_a_lost_state_folder_is_found_by_doctor_and_nothing_is_said_to_be_dropped(
     khlone: Khlone, git: Git, both: Place
 ) -> None:

@@ -763,6 +763,71 @@ def test_clones_of_a_bare_repository_can_be_removed(
     assert [one["name"] for one in found["removed"]] == ["b"]
 
 
+# -- what is under way -----------------------------------------------------------------------
+
+
+def test_a_rebase_that_has_stopped_with_a_clean_tree_is_named(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    path = new(khlone, project, "a")
+    commit(path, {"one.txt": "1\n"}, "one")
+    assert khlone("merge", "a", cwd=project).code == 0
+    git("-c", "sequence.editor=sed -i 1ibreak", "rebase", "-i", "HEAD~1", cwd=path)
+    assert git("status", "--porcelain", cwd=path) == ""
+
+    kept = remove(khlone, project, "a", code=1)
+    told = khlone("remove", "a", cwd=project)
+    pruned = khlone("prune", "--json", cwd=project).json()["kept"]
+
+    assert codes(kept) == {"a": "has-changes"}
+    assert "a rebase that is under way" in told.err
+    assert f"finish or abort it in {path}" in told.err
+    assert [one["code"] for one in pruned] == ["has-changes"]
+    git("rebase", "--abort", cwd=path)
+    assert codes(remove(khlone, project, "a")) == {}
+
+
+def test_a_git_at_work_on_the_index_keeps_the_clone(khlone: Khlone, git: Git, project: Path) -> None:
+    new(khlone, project, "a")
+    lock = _admin(git, project) / "index.lock"
+    lock.write_bytes(b"")
+
+    kept = remove(khlone, project, "a", code=75)
+    told = khlone("remove", "a", cwd=project)
+    lock.unlink()
+
+    assert codes(kept) == {"a": "clone-busy"}
+    assert str(lock) in told.err
+    assert "remove --force a" in told.err
+    assert codes(remove(khlone, project, "a")) == {}
+
+
+def test_an_index_that_stays_locked_is_no_matter_with_force(khlone: Khlone, git: Git, project: Path) -> None:
+    new(khlone, project, "a")
+    (_admin(git, project) / "index.lock").write_bytes(b"")
+
+    assert [one["name"] for one in remove(khlone, project, "a", "--force")["removed"]] == ["a"]
+
+
+def test_commits_on_a_detached_head_are_named_with_and_without_force(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    path = new(khlone, project, "a")
+    commit(path, {"one.txt": "1\n"}, "on the branch")
+    git("switch", "-q", "--detach", cwd=path)
+    beside = commit(path, {"two.txt": "2\n"}, "beside it")
+
+    kept = khlone("remove", "a", cwd=project)
+    gone = khlone("remove", "a", "--force", cwd=project)
+
+    assert (kept.code, gone.code) == (1, 0)
+    for done in (kept, gone):
+        assert f"detached HEAD at {beside[:10]}" in done.err
+        assert "1 commit that its branch lacks" in done.err
+    assert khlone("restore", "a", cwd=project).code == 0
+    assert git("rev-parse", "HEAD", cwd=path).strip() == beside
+
+
 # -- broken clones ---------------------------------------------------------------------------
 
 

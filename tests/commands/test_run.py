@@ -217,6 +217,18 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     refused(khlone("logs", "one", "--json", cwd=project), "no-such-session")
 
 
+@pytest.mark.parametrize("verb", ["logs", "wait", "show", "path"])
+def test_what_is_asked_of_a_clone_in_the_trash_names_the_way_back(khlone: Khlone, project: Path, verb: str) -> None:
+    assert khlone("run", "one", "--", "true", cwd=project).code == 0
+    assert khlone("remove", "--force", "one", cwd=project).code == 0
+
+    found = refused(khlone(verb, "one", "--json", cwd=project), "no-such-clone")
+
+    assert "git khlone restore one" in found["hint"]
+    assert khlone("restore", "one", cwd=project).code == 0
+    assert khlone("wait", "one", cwd=project).code == 0
+
+
 #: Leaves a process behind that has forked twice, in a session of its own with its folder elsewhere.
 LEAVES = """
 import os, subprocess, sys, time

@@ -122,7 +122,15 @@ def test_within_its_bounds_a_session_ends_by_itself(khlone: Khlone, project: Pat
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--max-time", "0"), ("--stall", "soon"), ("--max-time", "-1"), ("--max-memory", "0"), ("--max-memory", "much")],
+    [
+        ("--max-time", "0"),
+        ("--stall", "soon"),
+        ("--max-time", "-1"),
+        ("--max-memory", "0"),
+        ("--max-memory", "much"),
+        ("--max-memory", "1K"),
+        ("--max-memory", "1025T"),
+    ],
 )
 def test_a_bound_that_is_none_is_refused(khlone: Khlone, project: Path, option: str, value: str) -> None:
     refused(khlone("run", "one", "--json", option, value, "--", "true", cwd=project), "usage", 2)
