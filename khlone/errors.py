@@ -1075,6 +1075,22 @@ class NoUpstream(KhloneError):
         )
 
 
+class UpstreamGone(KhloneError):
+    """What lands is to be pushed to a branch of a remote that was deleted or renamed there."""
+
+    code = "upstream-gone"
+
+    def __init__(self, target: str, remote: str, branch: str) -> None:
+        super().__init__(
+            f"remote {remote} has no branch {branch} any more, which {target} follows; nothing was pushed",
+            hint=f"git branch --set-upstream-to={remote}/BRANCH {target} where it was renamed, "
+            f"git push {remote} {target}:{branch} to make it again, or land with --no-push",
+            target=target,
+            remote=remote,
+            branch=branch,
+        )
+
+
 class TargetDiverged(KhloneError):
     """The target and the branch of a remote that it follows each have commits that the other lacks."""
 

@@ -61,7 +61,9 @@ def _only(words: Sequence[str]) -> str | None:
 
 
 def tell_held(context: Context, held: Held) -> None:
-    """Say why a clone did not land."""
-    context.output.tell(f"held: {paragraph(held.message)}")
+    """Say why a clone did not land; its name is said first where the reason does not tell it."""
+    named = held.message.startswith((f"{held.name} ", f"{held.name}:")) or f" refused {held.name}" in held.message
+    who = "" if named else f"{visible(held.name)}: "
+    context.output.tell(f"held: {who}{paragraph(held.message)}")
     if held.hint:
         context.output.tell(f"  hint: {visible(held.hint)}")

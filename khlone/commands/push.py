@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from khlone.commands import Context, verb
+from khlone.commands import Context, landing, verb
 from khlone.output import visible
 
 
@@ -47,7 +47,5 @@ def command(
             how = "new" if one.old is None else f"{'instead of' if one.overwritten else 'from'} {one.old[:10]}"
             context.output.answer(f"{one.name}: {there} {'would be' if dry_run else 'is'} at {one.new[:10]} ({how})")
     for kept in result.held:
-        context.output.tell(f"held: {visible(kept.message)}")
-        if kept.hint:
-            context.output.tell(f"  hint: {visible(kept.hint)}")
+        landing.tell_held(context, kept)
     return result.held[0].exit_code if result.held else 0

@@ -306,6 +306,7 @@ class Attempt:
             "old": candidate.old,
             "new": candidate.oid,
             "source": candidate.source,
+            "state": self.clone.state.value,
             "worktree": None if checkout is None else str(checkout.worktree),
         }
         self.lock.verify()
@@ -412,9 +413,10 @@ def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     clone = journal.from_json(cast("Mapping[str, object]", plan["clone"]), CloneState.MERGING)
     target, old, new = str(plan["target"]), str(plan["old"]), str(plan["new"])
     _drop_pin(app, operation.id, lock)
+    before = CloneState(str(plan.get("state", CloneState.READY)))
     if operation.step == "gating":
         with app.registry.transaction() as change:
-            change.move_clone(clone, CloneState.READY)
+            change.move_clone(clone, before)
             change.end_operation(operation.id, Outcome.ROLLED_BACK, "its process ended while gates ran")
         return [f"{clone.name} was not landed; it can be merged again"]
     with app.locks.landing(target, told=app.told):
@@ -432,7 +434,7 @@ def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
             change.note_merged(clone.id, str(plan["source"]))
             change.end_operation(operation.id, Outcome.RECOVERED)
         else:
-            change.move_clone(clone, CloneState.READY)
+            change.move_clone(clone, before)
             change.end_operation(operation.id, Outcome.ROLLED_BACK, "the target moved on without it")
     return [f"{clone.name} landed on {target}" if landed else f"{target} moved on; {clone.name} can be merged again"]
 

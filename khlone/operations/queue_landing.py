@@ -83,10 +83,12 @@ def land(
 def catch_up(app: App, seat: Seat, base: str, there: Upstream) -> str:
     """Where the target is once it has what its upstream has: still at `base`, or where that is.
 
-    Raises TargetDiverged where each has commits that the other lacks, TargetMoved, and what
-    looking there and landing raise.
+    Raises UpstreamGone where it was seen and is no more, TargetDiverged where each has commits
+    that the other lacks, TargetMoved, and what looking there and landing raise.
     """
     tip = upstream.look(app, there)
+    if tip is None and upstream.last_seen(app, there) is not None:
+        raise upstream.gone(seat.target, there)
     if tip is None or moving.contains(app, base, tip):
         return base
     if not moving.contains(app, tip, base):
@@ -176,7 +178,7 @@ def _send(app: App, seat: Seat, plan: dict[str, object], there: Upstream) -> boo
     _note(app, seat, plan, _PUSHING)
     faults.point("queue.pushing")
     try:
-        done = upstream.send(app, there, seen, new)
+        done = upstream.send(app, there, seat.target, seen, new)
     except Exception:
         _forget(app, plan)
         raise
@@ -223,6 +225,7 @@ def _planned(chain: Sequence[Change]) -> list[dict[str, object]]:
             "new": one.candidate.oid,
             "source": one.candidate.source,
             "resolved_by": one.candidate.resolved_by,
+            "state": one.clone.state.value,
         }
         for number, one in enumerate(chain)
     ]
@@ -250,6 +253,7 @@ def _commit(app: App, change: Transaction, plan: Mapping[str, object]) -> None:
             "old": item["old"],
             "new": item["new"],
             "source": item["source"],
+            "state": item["state"],
             "worktree": plan["worktree"],
         }
         change.begin_operation(journal.operation(OperationKind.MERGE, clone, own, step="publishing"))

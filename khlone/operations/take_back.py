@@ -368,7 +368,8 @@ def _settle(app: App, operation: Operation, move: Move, lock: HeldLock, outcome:
                 change.move_clone(clone, CloneState(str(operation.plan["state"])))
             elif clone.state is CloneState.MERGED and clone.merged_head == operation.plan["source"]:
                 change.note_merged(clone.id, planned.merged_head)
-                change.move_clone(clone, CloneState.READY)
+                was = operation.plan.get("state")
+                change.move_clone(clone, CloneState.ADOPTED if was == CloneState.ADOPTED else CloneState.READY)
         change.end_operation(move.operation, outcome)
     faults.point("undo.undone")
 

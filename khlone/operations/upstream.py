@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 
 from khlone.app import App
-from khlone.errors import KhloneError, NoUpstream
+from khlone.errors import KhloneError, NoUpstream, UpstreamGone
 from khlone.operations import moving, push, remotes
 from khlone.redaction import redacted
 from khlone.values import dataclass
@@ -59,6 +59,11 @@ def require(app: App, target: str) -> Upstream:
     return Upstream(remote=name, ref=ref, tracking=tracking)
 
 
+def gone(target: str, upstream: Upstream) -> UpstreamGone:
+    """The error for a branch that was seen on the remote and is not there any more."""
+    return UpstreamGone(target, upstream.remote, upstream.ref.removeprefix("refs/heads/"))
+
+
 def last_seen(app: App, upstream: Upstream) -> str | None:
     """What was seen there last, `None` for nothing; the remote is not asked."""
     return app.repository.read_ref(upstream.tracking)
@@ -76,11 +81,12 @@ def look(app: App, upstream: Upstream) -> str | None:
     raise remotes.failure(upstream.remote, done, limit_s)
 
 
-def send(app: App, upstream: Upstream, old: str | None, new: str) -> bool:
+def send(app: App, upstream: Upstream, target: str, old: str | None, new: str) -> bool:
     """Have the remote's branch go from `old` to `new`; False where it is not at `old` any more.
 
-    Raises PushRejected with what the remote or a hook says, RemoteFailed or CredentialsMissing; then
-    it has not gone there, or that cannot be told. The hook pre-push runs as for any push.
+    Raises UpstreamGone, PushRejected with what the remote or a hook says, RemoteFailed or
+    CredentialsMissing; then it has not gone there, or that cannot be told. The hook pre-push
+    runs as for any push.
     """
     limit_s = app.settings.network_timeout_s
     done = app.repository.git(
@@ -112,6 +118,8 @@ def send(app: App, upstream: Upstream, old: str | None, new: str) -> bool:
         raise refusal from None
     if there is not None and moving.contains(app, there, new):
         return True
+    if there is None and old is not None:
+        raise gone(target, upstream)
     if there != old:
         return False
     raise refusal

@@ -727,7 +727,7 @@ def test_a_dirty_target_in_text_says_where_and_what_to_do(khlone: Khlone, commit
 
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        f"khlone: held: main is checked out in {project} with local work in notes.txt\n"
+        f"khlone: held: a: main is checked out in {project} with local work in notes.txt\n"
         "khlone:   hint: commit or stash it there, then merge again\n"
     )
 

@@ -154,6 +154,7 @@ def test_a_remote_that_refuses_holds_with_its_reason_and_nothing_has_landed(
 
     assert held(found) == [("a", "push-rejected")]
     assert "no landings on a Friday" in found["held"][0]["message"]
+    assert "khlone: held: a: origin/main is not pushed to origin: " in khlone("merge", "a", "--push", cwd=project).err
     assert oid(git, project, "main") == oid(git, remote, "main") == before
     assert not (project / "a.txt").exists()
     assert (pins(git, project), found["pushed"]) == ([], None)
@@ -184,7 +185,7 @@ def test_a_remote_that_is_not_there_holds_before_any_gate_runs(
     done = khlone("merge", "a", "--push", cwd=project)
 
     assert done.code == 1
-    assert "khlone: held: remote origin: " in done.err
+    assert "khlone: held: a: remote origin: " in done.err
     assert "Traceback" not in done.err
     assert (oid(git, project, "main"), seen(runs)) == (before, [])
 
@@ -242,6 +243,41 @@ def test_a_branch_that_is_not_there_yet_is_made(
 
     assert (landed(found), found["pushed"]) == (["a"], "origin/next")
     assert oid(git, remote, "next") == oid(git, project, "next")
+
+
+def test_a_branch_that_was_deleted_on_the_remote_is_told_in_the_first_round(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    runs = gated(git, project, "true")
+    before = oid(git, project, "main")
+    git("branch", "-m", "main", "trunk", cwd=remote)
+
+    done = khlone("merge", "a", "--push", cwd=project)
+    found = merge(khlone, project, "a", "--push", code=1)
+
+    assert done.code == 1
+    assert "khlone: held: a: remote origin has no branch main any more, which main follows" in done.err
+    assert (held(found), seen(runs)) == ([("a", "upstream-gone")], [])
+    assert oid(git, project, "main") == oid(git, remote, "trunk") == before
+    git("fetch", "-q", cwd=project)
+    git("branch", "-q", "--set-upstream-to=origin/trunk", "main", cwd=project)
+    assert landed(merge(khlone, project, "a", "--push")) == ["a"]
+    assert oid(git, remote, "trunk") == oid(git, project, "main")
+
+
+def test_a_branch_that_is_deleted_while_the_gate_runs_is_told_after_one_run(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    before = oid(git, project, "main")
+    runs = gated(git, project, f"git -C {remote} update-ref -d refs/heads/main")
+
+    found = merge(khlone, project, "a", "--push", code=1)
+
+    assert (held(found), len(seen(runs))) == ([("a", "upstream-gone")], 1)
+    assert oid(git, project, "main") == before
+    assert git("for-each-ref", cwd=remote) == ""
 
 
 def test_local_work_in_the_way_holds_before_anything_is_pushed(

@@ -201,6 +201,45 @@ def test_a_merge_is_undone_and_the_clone_can_land_again(
     assert git("show", "main:new.txt", cwd=project) == "new\n"
 
 
+@pytest.mark.parametrize("gate", [False, True], ids=["direct", "queue"])
+@pytest.mark.parametrize("killed", [False, True], ids=["whole", "killed"])
+def test_a_merge_of_an_adopted_clone_is_undone_and_it_is_adopted_again(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path, gate: bool, killed: bool
+) -> None:
+    path = tmp_path / "mine"
+    git("worktree", "add", "-q", "-b", "mine", str(path), cwd=project)
+    commit(path, {"new.txt": "new\n"}, "mine")
+    do(khlone, project, "adopt", str(path), "--into", "main")
+    if gate:
+        git("config", "khlone.gate.test", "true", cwd=project)
+    do(khlone, project, "merge", "mine")
+    assert show(khlone, project, "mine")["state"] == "merged"
+    if killed:
+        assert khlone("undo", cwd=project, env={"KHLONE_FAULT": "undo.moved"}).code == -9
+        do(khlone, project, "doctor", "--fix")
+    else:
+        undo(khlone, project)
+
+    assert show(khlone, project, "mine")["state"] == "adopted"
+    do(khlone, project, "merge", "mine")
+    assert git("show", "main:new.txt", cwd=project) == "new\n"
+
+
+def test_a_merge_of_an_adopted_clone_that_was_killed_and_overtaken_leaves_it_adopted(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine"
+    git("worktree", "add", "-q", "-b", "mine", str(path), cwd=project)
+    commit(path, {"new.txt": "new\n"}, "mine")
+    do(khlone, project, "adopt", str(path), "--into", "main")
+    assert khlone("merge", "mine", cwd=project, env={"KHLONE_FAULT": "merge.publishing"}).code == -9
+    commit(project, {"theirs.txt": "theirs\n"}, "theirs")
+
+    do(khlone, project, "doctor", "--fix")
+
+    assert show(khlone, project, "mine")["state"] == "adopted"
+
+
 @pytest.mark.parametrize("way", ["--merge", "--rebase"])
 def test_a_sync_is_undone_and_the_clone_is_what_it_was(
     khlone: Khlone, git: Git, commit: Commit, project: Path, way: str
