@@ -806,14 +806,14 @@ class NoHeadlessMode(KhloneError):
 
 
 class TmuxMissing(KhloneError):
-    """There is no tmux to hold the terminal of a session."""
+    """There is no tmux to come to the terminal of a session by that tmux holds."""
 
     code = "tmux-missing"
 
     def __init__(self) -> None:
         super().__init__(
-            "there is no tmux on PATH, which holds the terminal of a session",
-            hint="install it, or run the session on this terminal: git khlone run NAME -- CMD",
+            "there is no tmux on PATH, which holds the terminal of this session",
+            hint="call it with the PATH that the session was started with",
         )
 
 

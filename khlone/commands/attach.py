@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 
 import click
@@ -31,8 +30,8 @@ def command(
 ) -> int:
     """Come to the session of a clone that has a terminal, or start one: its agent, or a command.
 
-    The terminal is tmux's: Ctrl-b d leaves the session, which goes on, as it does when this window is closed. Where
-    there is no tmux the session has this terminal and ends with it.
+    The terminal is tmux's, or khlone's own where there is no tmux: Ctrl-b d leaves the session, which goes on, as it
+    does when this window is closed.
     """
     from khlone.operations import bounds, ending, run, standing, terminals
 
@@ -44,23 +43,17 @@ def command(
     clone = app.require_clone(name)
     app.note_used(clone)
     record = standing.current(app, clone)
-    wanted = functools.partial(
-        terminals.request,
-        app,
-        clone,
-        context.command or (),
-        resume=resume,
-        wait=not no_wait,
-        priority=priority,
-        bounds=limits,
-    )
-    if is_here and terminals.find_tmux(app) is None and (record is None or record.kind != terminals.ATTACH):
-        asked = wanted(outlives=False)
-        context.output.tell("there is no tmux: the session has this terminal, cannot be left, and ends with it")
-        status = run.foreground(app, asked)
-        return status if status >= 0 else 128 - status
     if record is None or record.kind != terminals.ATTACH or context.command or resume:
-        record = standing.find(app, clone, run.detach(app, wanted()).id)
+        asked = terminals.request(
+            app,
+            clone,
+            context.command or (),
+            resume=resume,
+            wait=not no_wait,
+            priority=priority,
+            bounds=limits,
+        )
+        record = standing.find(app, clone, run.detach(app, asked).id)
     found = standing.report(app, clone, record)
     if not is_here:
         if context.output.as_json:

@@ -1,14 +1,16 @@
 """How does a session have a terminal that outlives the window it is seen in?
 
-By tmux: a server of the session's own holds the terminal, below the session's process, so
-that it is ended with it; whoever attaches is a client of that server. No configuration of
-the user's is read.
+By tmux where there is one: a server of the session's own holds the terminal, below the
+session's process, so that it is ended with it; whoever attaches is a client of that
+server. No configuration of the user's is read. Else by a process of khlone's (holder.py).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from khlone import process, sessions, signals
 from khlone.app import App
 from khlone.errors import CommandNotFound, SessionFailed, TmuxMissing
 from khlone.model import CloneRecord
-from khlone.operations import environment, standing
+from khlone.operations import environment, holder, standing, viewing
 from khlone.operations.asking import last_session
 from khlone.operations.bounds import NO_BOUNDS, Bounds
 from khlone.operations.isolation import Start
@@ -62,16 +64,12 @@ def request(
     wait: bool = True,
     priority: int = 0,
     bounds: Bounds = NO_BOUNDS,
-    outlives: bool = True,
 ) -> RunRequest:
     """What is to run so that the clone has a session with a terminal: `command`, else its agent as a person starts it.
 
-    With `resume` the agent goes on with the session of its last answer. Where the terminal
-    does not outlive its window it is for `run.foreground`. Raises TmuxMissing,
+    With `resume` the agent goes on with the session of its last answer. Raises
     NoSuchSession, or CommandNotFound for a clone whose agent is no program.
     """
-    if outlives:
-        require_tmux(app)
     words = tuple(command)
     if not words:
         profile = environment.profile_of(app, clone)
@@ -83,26 +81,13 @@ def request(
     return RunRequest(
         clone=clone.name,
         command=words,
-        kind=ATTACH if outlives else "run",
+        kind=ATTACH,
         wait=wait,
         priority=priority,
         max_time_s=bounds.max_time_s,
         stall_s=bounds.stall_s,
         max_memory_bytes=bounds.max_memory_bytes,
     )
-
-
-def find_tmux(app: App) -> str | None:
-    """The path of tmux, `None` where there is none."""
-    return process.find_program("tmux", app.environment)
-
-
-def require_tmux(app: App) -> str:
-    """The path of tmux; raises TmuxMissing."""
-    found = find_tmux(app)
-    if found is None:
-        raise TmuxMissing
-    return found
 
 
 def require_program(start: Start) -> None:
@@ -116,8 +101,13 @@ def require_program(start: Start) -> None:
 
 def on_terminal(app: App, clone: CloneRecord, argv: Sequence[str]) -> Sequence[str]:
     """The argv that runs another one on a terminal of its own, and ends as it does."""
-    socket = _socket(app, clone)
-    return ("/bin/sh", "-c", _SCRIPT, "sh", require_tmux(app), os.fspath(socket), f"{socket}.code", *argv)
+    by_tmux, own = _sockets(app, clone)
+    tmux = _find_tmux(app)
+    for left in (by_tmux, own):
+        left.unlink(missing_ok=True)
+    if tmux is None:
+        return (sys.executable, "-I", "-S", holder.__file__, os.fspath(own), *argv)
+    return ("/bin/sh", "-c", _SCRIPT, "sh", tmux, os.fspath(by_tmux), f"{by_tmux}.code", *argv)
 
 
 def outside_of_tmux(variables: Mapping[str, str]) -> dict[str, str]:
@@ -128,29 +118,39 @@ def outside_of_tmux(variables: Mapping[str, str]) -> dict[str, str]:
 def connect(app: App, clone: CloneRecord, record: SessionRecord) -> bool:
     """Show the session on this terminal until it has ended or the user leaves it; says whether it goes on.
 
-    Raises SessionFailed where its terminal does not come to be.
+    Raises SessionFailed where its terminal does not come to be, TmuxMissing for one that tmux holds.
     """
-    tmux, socket = require_tmux(app), _socket(app, clone)
-    _await_terminal(app, clone, record, tmux, socket)
-    variables = outside_of_tmux(app.environment)
+    _await_terminal(app, clone, record)
+    own = _reach(app, clone)
+    if own is not None:
+        with own:
+            viewing.view(own)
+        return _is_there(app, clone)
+    tmux, (place, _) = _find_tmux(app), _sockets(app, clone)
+    if tmux is None:
+        return False
     with signals.Noted() as noted:
         child = process.start_foreground(
-            (tmux, "-N", "-S", os.fspath(socket), "attach-session", "-t", _NAME), cwd=Path("/"), environment=variables
+            (tmux, "-N", "-S", os.fspath(place), "attach-session", "-t", _NAME),
+            cwd=Path("/"),
+            environment=outside_of_tmux(app.environment),
         )
         noted.pass_on(child.pid)
         process.await_foreground(child)
         noted.keep()
         child.wait()
         noted.raise_noted(but=signals.SIGINT)
-    return _is_there(tmux, socket)
+    return _is_there(app, clone)
 
 
-def _await_terminal(app: App, clone: CloneRecord, record: SessionRecord, tmux: str, socket: Path) -> None:
+def _await_terminal(app: App, clone: CloneRecord, record: SessionRecord) -> None:
     deadline = time.monotonic() + _READY_S
-    while not _is_there(tmux, socket):
+    while not _is_there(app, clone):
         found = standing.find(app, clone, record.id)
         if found.ended_at is not None or not standing.may_live(found):
             return
+        if found.state == "running" and _find_tmux(app) is None and _sockets(app, clone)[0].exists():
+            raise TmuxMissing
         # As long as it waits in line.
         if found.state == "running" and time.monotonic() > deadline:
             raise SessionFailed(clone.name, "its terminal does not come to be")
@@ -159,10 +159,34 @@ def _await_terminal(app: App, clone: CloneRecord, record: SessionRecord, tmux: s
         sessions.await_end(found.supervisor or found.owner, _LOOK_S)
 
 
-def _is_there(tmux: str, socket: Path) -> bool:
-    words = (tmux, "-N", "-S", os.fspath(socket), "has-session", "-t", _NAME)
+def _is_there(app: App, clone: CloneRecord) -> bool:
+    own = _reach(app, clone)
+    if own is not None:
+        own.close()
+        return True
+    tmux = _find_tmux(app)
+    if tmux is None:
+        return False
+    words = (tmux, "-N", "-S", os.fspath(_sockets(app, clone)[0]), "has-session", "-t", _NAME)
     return process.run(words, environment=outside_of_tmux(os.environ), timeout_s=10.0).status == 0
 
 
-def _socket(app: App, clone: CloneRecord) -> Path:
-    return app.config_dirs.make_temp(clone.id) / "tmux"
+def _find_tmux(app: App) -> str | None:
+    return process.find_program("tmux", app.environment)
+
+
+def _reach(app: App, clone: CloneRecord) -> socket.socket | None:
+    """A connection to the process of khlone's that holds the terminal of the session, `None` where there is none."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(os.fspath(_sockets(app, clone)[1]))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _sockets(app: App, clone: CloneRecord) -> tuple[Path, Path]:
+    """Where tmux is reached that holds the terminal of the session, and where the process of khlone's is."""
+    folder = app.config_dirs.make_temp(clone.id)
+    return folder / "tmux", folder / "terminal"
