@@ -18,6 +18,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "needs_strace": (support.has_strace, "needs strace"),
     "needs_bubblewrap": (support.has_bubblewrap, "needs bubblewrap"),
     "needs_podman": (support.has_podman, "needs podman and runc, and busybox-static"),
+    "needs_docker": (support.has_docker, "needs root, docker and dockerd, and busybox-static"),
     "needs_gh": (lambda: shutil.which("gh") is not None, "needs gh"),
     "needs_tmux": (lambda: shutil.which("tmux") is not None, "needs tmux"),
     "needs_git_254": (lambda: support.git_version() >= (2, 54), "needs git 2.54"),

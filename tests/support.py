@@ -158,6 +158,11 @@ def has_podman() -> bool:
     return all(shutil.which(name) for name in ("podman", "runc", "busybox"))
 
 
+def has_docker() -> bool:
+    """Whether a dockerd of the tests' own can be tried, and what an image can be made of is there."""
+    return os.geteuid() == 0 and all(shutil.which(name) for name in ("docker", "dockerd", "busybox"))
+
+
 def git_version() -> tuple[int, int]:
     """Major and minor version of the git in use."""
     words = subprocess.run(["git", "--version"], capture_output=True, check=True, text=True).stdout.split()

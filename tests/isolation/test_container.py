@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,24 +19,41 @@ from tests.isolation import images
 from tests.isolation.steps import PATIENCE_S, hashes, run, said
 from tests.support import KHLONE, Git, Khlone
 
-pytestmark = pytest.mark.needs_podman
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What runs containers here, and the variables by which it finds the image."""
+
+    name: str
+    env: Mapping[str, str]
+
+    def await_none(self) -> None:
+        """Wait until no container is there."""
+        images.await_none(self.env, self.name)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Mapping[str, str]]:
-    """The variables by which podman finds the image."""
-    with images.made() as found:
-        yield found
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("podman", marks=pytest.mark.needs_podman),
+        pytest.param("docker", marks=pytest.mark.needs_docker),
+    ],
+)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each engine, with the image."""
+    with images.made(request.param) as found:
+        yield Engine(name=request.param, env=found)
 
 
 @pytest.fixture
-def prepared(repository: Path, git: Git, engine: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def prepared(repository: Path, git: Git, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A repository whose clones may run in containers; none is left at the end."""
-    for name, value in engine.items():
+    for name, value in engine.env.items():
         monkeypatch.setenv(name, value)
     git("config", "khlone.isolation.image", images.NAME, cwd=repository)
+    git("config", "khlone.isolation.engine", engine.name, cwd=repository)
     yield repository
-    assert images.containers(engine) == []
+    engine.await_none()
 
 
 @pytest.fixture
@@ -157,7 +175,7 @@ def test_a_key_reaches_the_command_and_no_list_of_arguments(khlone: Khlone, prep
 
 
 def test_the_container_goes_with_its_command_when_that_is_ended(
-    khlone: Khlone, prepared: Path, clone: Path, engine: Mapping[str, str]
+    khlone: Khlone, prepared: Path, clone: Path, engine: Engine
 ) -> None:
     argv = [
         str(KHLONE),
@@ -180,7 +198,7 @@ def test_the_container_goes_with_its_command_when_that_is_ended(
         child.communicate(timeout=PATIENCE_S)
 
     assert child.returncode in (143, -signal.SIGTERM)
-    assert images.containers(engine) == []
+    engine.await_none()
 
 
 @pytest.mark.parametrize(
@@ -207,6 +225,7 @@ def test_what_is_missing_is_told_in_a_line_and_leaves_nothing_behind(
 
 def test_without_an_engine_nothing_is_left_behind(khlone: Khlone, prepared: Path, git: Git, tmp_path: Path) -> None:
     new(khlone, prepared, "other")
+    git("config", "--unset", "khlone.isolation.engine", cwd=prepared)
     before = footprint(git, prepared)
     (tmp_path / "bin").mkdir()
     for name in ("git", "env", "sh"):
