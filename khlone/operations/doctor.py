@@ -17,12 +17,13 @@ from khlone import files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.locks import HeldLock
-from khlone.model import GONE_STATES, CloneRecord, CloneState, Finding, Severity
+from khlone.model import GONE_STATES, CloneRecord, CloneState, Finding, Isolation, Severity
 from khlone.operations import (
     agents,
     escape,
     githooks,
     inspect,
+    isolation_left,
     journal,
     names,
     places,
@@ -76,6 +77,7 @@ def diagnose(
     findings += _foreign_entries(app, fix=fix)
     findings += _clones(app, fix=fix)
     findings += _escapes(app, fix=fix)
+    findings += _containers(app, fix=fix)
     findings += _leftovers(app, fix=fix)
     findings += githooks.examine(app, fix=fix)
     findings += _surroundings(app)
@@ -347,6 +349,23 @@ def _escapes(app: App, *, fix: bool) -> Iterator[Finding]:
                 message=f"while a session of {clone.name} ran, {found.told}",
                 fix="look at it there; then forget it",
                 fixed=fix and escape.forget(clone),
+            )
+
+
+def _containers(app: App, *, fix: bool) -> Iterator[Finding]:
+    """Containers that nobody sees through any more."""
+    for clone in app.registry.clones() if app.has_registry else []:
+        if clone.isolation is not Isolation.CONTAINER:
+            continue
+        left = isolation_left.find(app, clone)
+        if left:
+            yield Finding(
+                code="container-left",
+                severity=Severity.WARNING,
+                clone=clone.name,
+                message=f"a khlone that was killed left {names.listed(list(left))} running",
+                fix="remove it",
+                fixed=fix and len(isolation_left.end(app, clone)) == len(left),
             )
 
 

@@ -17,7 +17,7 @@ from khlone import process, values
 from khlone.app import App
 from khlone.errors import InvalidSetting, IsolationMissing
 from khlone.model import CloneRecord
-from khlone.operations import agents, isolation_places
+from khlone.operations import isolation_left, isolation_places
 from khlone.operations.isolation import MOVED, Start
 from khlone.operations.isolation_home import Home
 from khlone.operations.isolation_places import Access, Places
@@ -48,7 +48,9 @@ class Container:
         _limits(app)
         if is_new:
             asked = [engine, "image", "inspect", "--format", "{{.Id}}", image]
-            done = process.run(asked, environment=_outside(app), timeout_s=60.0, capture_bytes=1 << 16)
+            done = process.run(
+                asked, environment=isolation_left.outside(app), timeout_s=isolation_left.ENGINE_S, capture_bytes=1 << 16
+            )
             if done.status != 0:
                 name = Path(engine).name
                 raise IsolationMissing(
@@ -68,7 +70,7 @@ class Container:
     def wrap(self, app: App, start: Start) -> Start:
         """The engine's command; raises IsolationMissing or InvalidSetting."""
         engine = _engine(app)
-        outside = _outside(app)
+        outside = isolation_left.outside(app)
         given = isolation_places.without_store(app, start)
         # A variable that is not inherited as it is here is the clone's own, or was given to it.
         secrets = {*start.profile.key_variables, *start.profile.token_variables}
@@ -78,7 +80,9 @@ class Container:
             if (outside.get(name) != value or name in secrets or _PASSED.fullmatch(name))
             and name not in (*_BY_VALUE, *_LEFT_OUT)
         }
-        argv = [engine, "run", "--rm", "--interactive", "--name", _name(start), "--pull", "never"]
+        container = isolation_left.name_of(start.session)
+        argv = [engine, "run", "--rm", "--interactive", "--name", container, "--pull", "never"]
+        argv += ["--label", f"khlone.clone={start.clone.id}"]
         if start.is_foreground and sys.stdin.isatty() and sys.stdout.isatty():
             argv.append("--tty")
         argv += ["--user", f"{os.geteuid()}:{os.getegid()}", "--workdir", os.fspath(start.clone.path)]
@@ -94,23 +98,17 @@ class Container:
             argv += ["--env", f"{name}={given[name]}"] if name in given else []
         program = start.argv[0] if os.sep in start.command[0] else start.command[0]
         argv += ["--entrypoint", program, _image(app), *start.command[1:]]
+        for left in isolation_left.end(app, start.clone):
+            app.told(f"the container {left} of {start.clone.name}, left behind by a khlone that was killed, is removed")
+        isolation_left.note(app, start.clone, container, engine)
         return values.replace(start, argv=argv, variables={**outside, **passed})
 
     def ended(self, app: App, start: Start, status: int | None) -> None:
         """A container whose engine was killed goes on without it: it is removed."""
+        name = isolation_left.name_of(start.session)
         if status is None or status < 0:
-            # Killed first: to be removed alone it would be given time to end by itself.
-            for words in (("kill", _name(start)), ("rm", "--force", _name(start))):
-                process.run([_engine(app), *words], environment=_outside(app), timeout_s=60.0)
-
-
-def _name(start: Start) -> str:
-    return f"khlone-{start.session}"
-
-
-def _outside(app: App) -> dict[str, str]:
-    """The engine's environment: the user's, also where an agent in a clone asks."""
-    return process.scrubbed(agents.user_environment(app))
+            isolation_left.remove(app, _engine(app), name)
+        isolation_left.drop(app, start.clone, name)
 
 
 def _engine(app: App) -> str:

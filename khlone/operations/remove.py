@@ -47,6 +47,7 @@ from khlone.operations import (
     copied,
     ending,
     integration,
+    isolation_left,
     journal,
     names,
     permission,
@@ -312,6 +313,7 @@ def _require_idle(app: App, clone: CloneRecord, *, force: bool, dry_run: bool) -
         if not dry_run:
             for session in ending.stop_all(app, clone):
                 app.told(f"ended session {session.id} of {clone.name}: {' '.join(session.command)}")
+            isolation_left.end(app, clone)
             # Those that it has started meanwhile too.
             found += [one for one in _processes(app, clone)[0] if one not in found]
         found, elsewhere = [] if dry_run else sessions.end_processes(found), []

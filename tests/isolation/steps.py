@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,8 @@ def sshd(folder: Path) -> Iterator[Remote]:
         daemon = _started(ended, [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "config")])
         agent = folder / "agent"
         keeper = _started(ended, ["ssh-agent", "-D", "-a", str(agent)])
-        _until(lambda: _answers(port), daemon)
-        _until(agent.exists, keeper)
+        until(lambda: _answers(port), daemon)
+        until(agent.exists, keeper)
         kept = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
         subprocess.run(["ssh-add", "-q", folder / "key"], check=True, env=kept)
         (folder / "key").unlink()
@@ -118,7 +118,8 @@ def _started(ended: contextlib.ExitStack, argv: list[str]) -> subprocess.Popen[b
     return child
 
 
-def _until(is_so: Any, child: subprocess.Popen[bytes]) -> None:
+def until(is_so: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
+    """Wait until something is so, while a process lives."""
     deadline = time.monotonic() + PATIENCE_S
     while not is_so():
         assert child.poll() is None, "it has ended"

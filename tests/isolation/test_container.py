@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.commands.steps import footprint, new, refused, show
 from tests.isolation import images
-from tests.isolation.steps import PATIENCE_S, hashes, run, said
+from tests.isolation.steps import PATIENCE_S, hashes, run, said, until
 from tests.support import KHLONE, Git, Khlone
 
 
@@ -26,6 +27,10 @@ class Engine:
 
     name: str
     env: Mapping[str, str]
+
+    def containers(self) -> list[str]:
+        """The names of all containers."""
+        return images.containers(self.env, self.name)
 
     def await_none(self) -> None:
         """Wait until no container is there."""
@@ -188,16 +193,82 @@ def test_the_container_goes_with_its_command_when_that_is_ended(
         "trap '' TERM INT; echo up >up; while :; do sleep 1; done",
     ]
     with subprocess.Popen(argv, cwd=prepared, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (clone / "up").exists():
-            assert child.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until((clone / "up").exists, child)
 
         child.send_signal(signal.SIGTERM)
         child.communicate(timeout=PATIENCE_S)
 
     assert child.returncode in (143, -signal.SIGTERM)
+    engine.await_none()
+
+
+@contextlib.contextmanager
+def left_behind(prepared: Path, clone: Path, engine: Engine) -> Iterator[str]:
+    """A container that runs on after its khlone and its engine's client were killed outright."""
+    script = "trap '' TERM INT; echo up >up; while :; do sleep 1; done"
+    argv = [str(KHLONE), "exec", "one", "--", "sh", "-c", script]
+    with subprocess.Popen(argv, cwd=prepared, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as child:
+        until((clone / "up").exists, child)
+        for one in [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]:
+            # What conmon or a daemon has started goes on.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+    (name,) = engine.containers()
+    assert name.startswith("khlone-")
+    yield name
+
+
+def test_doctor_finds_and_removes_what_a_killed_khlone_has_left(
+    khlone: Khlone, prepared: Path, clone: Path, engine: Engine
+) -> None:
+    with left_behind(prepared, clone, engine) as name:
+        told = khlone("doctor", cwd=prepared)
+        still_there = engine.containers()
+        mended = khlone("doctor", "--fix", cwd=prepared)
+
+    assert f"one: a khlone that was killed left {name} running (container-left)" in told.out
+    assert still_there == [name]
+    assert "container-left" in mended.out
+    engine.await_none()
+    assert "container-left" not in khlone("doctor", cwd=prepared).out
+
+
+def test_the_next_command_removes_what_a_killed_khlone_has_left(
+    khlone: Khlone, prepared: Path, clone: Path, engine: Engine
+) -> None:
+    with left_behind(prepared, clone, engine) as name:
+        done = khlone("exec", "one", "--", "echo", "here", cwd=prepared)
+
+    assert (done.code, done.out) == (0, "here\n")
+    assert f"the container {name} of one, left behind by a khlone that was killed, is removed" in done.err
+    engine.await_none()
+
+
+def test_what_runs_in_a_container_stays_when_others_look(
+    khlone: Khlone, prepared: Path, clone: Path, engine: Engine
+) -> None:
+    argv = [str(KHLONE), "exec", "one", "--", "sh", "-c", "echo up >up; cat"]
+    with subprocess.Popen(argv, cwd=prepared, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        until((clone / "up").exists, child)
+
+        doctor = khlone("doctor", "--fix", cwd=prepared)
+        beside = khlone("exec", "one", "--", "true", cwd=prepared)
+        out, _ = child.communicate(b"still here", timeout=PATIENCE_S)
+
+    assert "container-left" not in doctor.out
+    assert beside.code == 0
+    assert (child.returncode, out) == (0, b"still here")
+
+
+def test_remove_by_force_takes_what_a_killed_khlone_has_left(
+    khlone: Khlone, prepared: Path, clone: Path, engine: Engine
+) -> None:
+    with left_behind(prepared, clone, engine):
+        refusal = khlone("remove", "one", cwd=prepared)
+        done = khlone("remove", "one", "--force", cwd=prepared)
+
+    assert refusal.code == 1
+    assert done.code == 0, done.err
     engine.await_none()
 
 
