@@ -1091,6 +1091,21 @@ class UpstreamGone(KhloneError):
         )
 
 
+class LandedUpstream(KhloneError):
+    """A clone has landed on the branch of a remote that its target follows, and the target here lacks that."""
+
+    code = "landed-upstream"
+
+    def __init__(self, name: str, target: str, upstream: str) -> None:
+        super().__init__(
+            f"{name} has landed on {upstream} already, and {target} here lacks that",
+            hint=f"git merge {upstream} where {target} is checked out, or git khlone merge {name} --push",
+            name=name,
+            target=target,
+            upstream=upstream,
+        )
+
+
 class TargetDiverged(KhloneError):
     """The target and the branch of a remote that it follows each have commits that the other lacks."""
 

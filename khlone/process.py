@@ -379,6 +379,23 @@ def end_marked(variable: str, value: str) -> int:
         ended |= found
 
 
+def find_marked(variable: str, value: str) -> dict[int, tuple[bytes, ...]]:
+    """The command lines, by pid, of the processes that were started with this variable of this value, this one aside.
+
+    Nothing where /proc does not show environments.
+    """
+    mark = b"\0" + f"{variable}={value}".encode() + b"\0"
+    found = {}
+    for pid in map(int, filter(str.isdecimal, _listed("/proc"))):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/environ", "rb") as stream:
+                is_marked = mark in b"\0" + stream.read()
+            if is_marked and pid != os.getpid():
+                with open(f"/proc/{pid}/cmdline", "rb") as stream:
+                    found[pid] = tuple(stream.read().split(b"\0"))
+    return found
+
+
 def _listed(folder: str) -> list[str]:
     try:
         return os.listdir(folder)

@@ -25,6 +25,7 @@ from khlone.operations import (
     inspect,
     isolation_left,
     journal,
+    landed,
     names,
     places,
     queue,
@@ -76,6 +77,7 @@ def diagnose(
     findings += _operations(app, fix=fix, host_gone=host_gone)
     findings += _foreign_entries(app, fix=fix)
     findings += _clones(app, fix=fix)
+    findings += landed.examine(app, fix=fix) if app.has_registry else ()
     findings += _escapes(app, fix=fix)
     findings += _containers(app, fix=fix)
     findings += _leftovers(app, fix=fix)
@@ -124,7 +126,7 @@ def _operations(app: App, *, fix: bool, host_gone: str | None) -> Iterator[Findi
     if not app.has_registry:
         return
     if fix:
-        for result in recovery.recover(app, host_gone=host_gone):
+        for result in recovery.recover(app, host_gone=host_gone, ask=True):
             yield Finding(
                 code="interrupted-operation",
                 severity=Severity.ERROR,

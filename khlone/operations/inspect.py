@@ -17,7 +17,19 @@ from khlone import sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, NoSuchClone, StateUnsafe
 from khlone.model import Changes, Clone, CloneRecord, CloneState, Session
-from khlone.operations import astray, changes, escape, integration, journal, names, resources, standing, targets, undo
+from khlone.operations import (
+    astray,
+    changes,
+    escape,
+    integration,
+    journal,
+    landed,
+    names,
+    resources,
+    standing,
+    targets,
+    undo,
+)
 from khlone.ref_files import is_oid
 
 _WORKERS = 4
@@ -112,7 +124,12 @@ def _described(
     tips, trees = _tips(app, records)
     distances = _distances(app, records, tips)
     elsewhere = _landed_elsewhere(app, records, tips, distances)
-    merged = _merged(app, records, tips, trees, distances, elsewhere)
+    ahead_of_target = [record for record in records if distances.get(record.id, (None, None))[0]]
+    missing = landed.missing(app, ahead_of_target, tips)
+    upstream = {clone_id: one.told for clone_id, one in missing.items() if one.upstream is not None}
+    gone = {clone_id: one.told for clone_id, one in missing.items() if one.upstream is None}
+    merged = _merged(app, records, tips, trees, distances, {**elsewhere, **gone})
+    elsewhere |= {clone_id: told for clone_id, told in gone.items() if not merged.get(clone_id)}
     lost = {
         one.id: targets.told(one.target) for one in records if one.target and f"refs/heads/{one.target}" not in tips
     }
@@ -121,7 +138,7 @@ def _described(
         tip = tips.get(record.ref)
         ahead, behind = distances.get(record.id, (None, None))
         clone = _with_state(app, record, tip)
-        about_target = [found[record.id] for found in (elsewhere, lost) if record.id in found]
+        about_target = [found[record.id] for found in (elsewhere, upstream, lost) if record.id in found]
         reason = clone.reason or "; ".join(about_target) or None
         clones.append(values.replace(clone, ahead=ahead, behind=behind, merged=merged.get(record.id), reason=reason))
     if look is None:

@@ -15,12 +15,7 @@ from typing import cast
 
 from khlone import faults, files, values
 from khlone.app import App
-from khlone.errors import (
-    GitFailed,
-    KhloneError,
-    QueuePaused,
-    TargetMoved,
-)
+from khlone.errors import GitFailed, KhloneError, NothingToMerge, QueuePaused, TargetMoved
 from khlone.locks import HeldLock
 from khlone.model import (
     Candidate,
@@ -41,11 +36,15 @@ from khlone.operations import (
     leaving,
     offer,
     queue,
+    queue_recovery,
     recovery,
     submodules,
     targets,
     undo,
     upstream,
+)
+from khlone.operations import (
+    landed as landings,
 )
 from khlone.operations.gates import Gates, required_but_missing
 from khlone.operations.offer import MergeRequest
@@ -77,11 +76,29 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
     target, old = targets.require(app, clones, offer.common_target(clones, request.into))
     app.prepare_state()
     gates = Gates(app) if request.gate and not request.dry_run else None
+    completed: list[queue_recovery.Completed] = []
     if not request.dry_run:
-        recovery.recover(app)
-    pushed = not request.dry_run and queue.is_pushed(app, request)
+        found = recovery.recover(app, ask=True)
+        queue_recovery.require_settled(app, target)
+        completed = queue_recovery.completed(app, [one.operation for one in found if one.outcome is not None])
+    pushed = not request.dry_run and offer.is_pushed(app, request)
     if pushed:
         upstream.require(app, target)
+    clones, done = queue_recovery.without(app, clones, completed)
+    result = _land_all(app, clones, target, old, request, gates, pushed=pushed)
+    return queue_recovery.with_completed(app, result, done, remove=request.remove)
+
+
+def _land_all(
+    app: App,
+    clones: Sequence[CloneRecord],
+    target: str,
+    old: str,
+    request: MergeRequest,
+    gates: Gates | None,
+    *,
+    pushed: bool,
+) -> MergeResult:
     if (gates is not None and (gates.is_there or app.settings.gate_required)) or request.detach or pushed:
         return _through_the_queue(app, clones, target, old, request, gates or Gates(app))
     landed: list[_Landing] = []
@@ -97,6 +114,8 @@ def merge(app: App, request: MergeRequest) -> MergeResult:
                     landed.append(_merge_one(app, clone, target, request))
         except KhloneError as error:
             left.append((clone, _as_held(clone, error)))
+            if isinstance(error, NothingToMerge) and not request.dry_run:
+                landings.note(app, clone.id, target)
     result = _result(app, target, old, [one.told() for one in landed], [one for _, one in left], gated=False)
     if not request.dry_run:
         _after(app, landed, left, result)

@@ -32,6 +32,11 @@ class MergeRequest:
     push: bool | None = None
 
 
+def is_pushed(app: App, request: MergeRequest) -> bool:
+    """Whether what lands is to go to the target's upstream too."""
+    return app.settings.merge_push if request.push is None else request.push
+
+
 def ready_names(app: App, into: str | None) -> list[str]:
     """The clones of one target, `into` or the one that all have, that have commits which it lacks."""
     found = [clone for clone in app.registry.clones() if clone.state in MERGEABLE] if app.has_registry else []
@@ -65,6 +70,10 @@ def prepare(
     if current is None or current.state not in MERGEABLE:
         raise CloneNotReady(clone.name, current.state if current else "gone", current.reason if current else None)
     source = source_of(app, current, request)
+    if current.merged_head == source and not is_pushed(app, request):
+        from khlone.operations import landed
+
+        landed.require_not_upstream(app, current, target, source)
     if app.plugins.has("khlone_pre_merge"):
         plan = MergePlan(target=target, strategy=request.strategy, source=source, old=tip or tip_of(app, target))
         app.plugins.pre_merge(journal.as_clone(current, head=source), plan)

@@ -34,11 +34,6 @@ def seat_of(target: str) -> str:
 # -- in and out --------------------------------------------------------------------------------
 
 
-def is_pushed(app: App, request: offer.MergeRequest) -> bool:
-    """Whether what lands is to go to the target's upstream too."""
-    return app.settings.merge_push if request.push is None else request.push
-
-
 def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) -> QueueEntry:
     """Put what a clone offers in line; an entry of it that waits for the same target is superseded.
 
@@ -63,7 +58,7 @@ def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) 
             state=QueueState.WAITING,
             queued_at=utc_now(),
             record=json.dumps(journal.to_json(current)),
-            push=is_pushed(app, request),
+            push=offer.is_pushed(app, request),
         )
         with app.registry.transaction() as change:
             old = queue_rows.add(change.connection, entry)

@@ -1,9 +1,8 @@
-"""How does a chain of queued commits become the tip of its target, and who finishes that for a killed driver?
+"""How does a chain of queued commits become the tip of its target?
 
 The plan of the landing is in the registry before anything moves; the commit point ends
-every entry of it at once. Recovery reads the ref: the target ends at its old commit or at
-the tested one. What is to be on a remote too gets there first, and lands here when it has:
-whoever is killed in between, the remote's branch tells what is left to do.
+every entry of it at once. What is to be on a remote too gets there first, and lands here
+when it has. What a killed driver leaves is finished by `queue_recovery`.
 """
 
 from __future__ import annotations
@@ -15,10 +14,21 @@ from typing import Literal, cast
 
 from khlone import faults, queue_rows, sessions, values
 from khlone.app import App
-from khlone.errors import CloneNotReady, KhloneError, RemoteFailed, TargetDiverged, TargetMoved
+from khlone.errors import CloneNotReady, KhloneError, TargetDiverged, TargetMoved
 from khlone.locks import HeldLock
-from khlone.model import Candidate, CloneRecord, CloneState, Kept, Landed, MergeResult, OperationKind, Outcome, utc_now
-from khlone.operations import events, journal, landing, leaving, moving, queue, upstream
+from khlone.model import (
+    Candidate,
+    CloneRecord,
+    CloneState,
+    Kept,
+    Landed,
+    MergeResult,
+    OperationKind,
+    Outcome,
+    Removed,
+    utc_now,
+)
+from khlone.operations import events, journal, landed, landing, leaving, moving, queue, upstream
 from khlone.operations.moving import Move
 from khlone.operations.offer import MERGEABLE
 from khlone.operations.upstream import Upstream
@@ -26,8 +36,8 @@ from khlone.records import QueueEntry, QueueState
 from khlone.registry import Operation, Transaction
 from khlone.values import dataclass
 
-#: The step of an operation while the remote is to take what lands.
-_PUSHING = "pushing"
+#: The steps of an operation while the remote is to take what lands, and when all is here and some clones are to go.
+PUSHING, LANDED = "pushing", "landed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +83,7 @@ def land(
     if not done:
         return False
     with app.registry.transaction() as change:
-        _commit(app, change, plan)
+        commit(app, change, plan)
     faults.point("queue.landed")
     queue.drop_pins(app, [one.entry for one in chain])
     faults.point("queue.finished")
@@ -97,6 +107,7 @@ def catch_up(app: App, seat: Seat, base: str, there: Upstream) -> str:
     if not _move(app, seat, plan):
         raise TargetMoved(seat.target, 1)
     _forget(app, plan)
+    landed.note_brought(app, seat.target, base, tip)
     app.told(f"{seat.target} has now what {there.shown} has ({tip[:10]})")
     return tip
 
@@ -175,10 +186,10 @@ def _send(app: App, seat: Seat, plan: dict[str, object], there: Upstream) -> boo
     if _require_ready(app, plan) is False or (seen is not None and not moving.contains(app, new, seen)):
         return False
     seat.lock.verify()
-    _note(app, seat, plan, _PUSHING)
+    _note(app, seat, plan, PUSHING)
     faults.point("queue.pushing")
     try:
-        done = upstream.send(app, there, seat.target, seen, new)
+        done = upstream.send(app, there, seat.target, seen, new, mark=str(plan["operation"]))
     except Exception:
         _forget(app, plan)
         raise
@@ -199,11 +210,12 @@ def _move_after(app: App, seat: Seat, plan: dict[str, object], there: Upstream) 
             return True
         raise TargetDiverged(seat.target, there.shown, new=str(plan["new"]))
     except KhloneError as error:
-        found = app.registry.operation(str(plan["operation"]))
-        if found is not None and found.step == _PUSHING:
-            _forget(app, plan)
         if not isinstance(error, TargetDiverged):
             error.message += f"; {there.shown} has it already"
+        found = app.registry.operation(str(plan["operation"]))
+        if found is None or found.step == PUSHING:
+            with app.registry.transaction() as change:
+                commit(app, change, plan, error)
         raise
 
 
@@ -226,20 +238,28 @@ def _planned(chain: Sequence[Change]) -> list[dict[str, object]]:
             "source": one.candidate.source,
             "resolved_by": one.candidate.resolved_by,
             "state": one.clone.state.value,
+            "remove": one.entry.remove,
         }
         for number, one in enumerate(chain)
     ]
 
 
-def _commit(app: App, change: Transaction, plan: Mapping[str, object]) -> None:
-    """The commit point: every entry of the plan has landed, and the journal says so of each clone."""
+def commit(app: App, change: Transaction, plan: Mapping[str, object], missed: KhloneError | None = None) -> None:
+    """The commit point: every entry of the plan has landed, and the journal says so of each clone.
+
+    With `missed` a remote has them, and that is why the target here has not: the entries are held by it.
+    """
     target = str(plan["branch"])
-    for item in cast("Sequence[Mapping[str, object]]", plan["entries"]):
+    ended = QueueState.LANDED if missed is None else QueueState.HELD
+    why = {} if missed is None else {"code": missed.code, "exit_code": missed.exit_code, "message": missed.message}
+    why |= {} if missed is None else {"hint": missed.hint}
+    for item in items(plan):
         clone = journal.from_json(cast("Mapping[str, object]", item["clone"]), CloneState.MERGED)
         queue_rows.end(
             change.connection,
             str(item["entry"]),
-            QueueState.LANDED,
+            ended,
+            **why,
             oid=item["new"],
             gated=bool(plan["gated"]),
             resolved_by=item["resolved_by"],
@@ -263,24 +283,42 @@ def _commit(app: App, change: Transaction, plan: Mapping[str, object]) -> None:
             # It may be gone, or another command may be at work on it: then its state is theirs.
             with contextlib.suppress(CloneNotReady):
                 change.move_clone(clone, CloneState.MERGED, from_states=MERGEABLE)
-    change.forget_operation(str(plan["operation"]))
+    if missed is None and any(item["remove"] for item in items(plan)):
+        change.note_step(str(plan["operation"]), LANDED)
+    else:
+        change.forget_operation(str(plan["operation"]))
 
 
-def _told(change: Change) -> Landed:
+def items(plan: Mapping[str, object]) -> Sequence[Mapping[str, object]]:
+    """The entries of a plan."""
+    return cast("Sequence[Mapping[str, object]]", plan["entries"])
+
+
+def as_landed(change: Change) -> Landed:
+    """A change as an answer has it."""
     made = change.candidate
     return Landed(name=made.clone, strategy=made.strategy, oid=made.oid, resolved_by=made.resolved_by)
 
 
 def tell(
     app: App, target: str, base: str, chain: Sequence[Change], *, gated: bool, there: Upstream | None = None
-) -> None:
-    """Say that a chain has landed, to whoever follows the queue and to plugins, and let go what was to go then."""
+) -> list[Removed | Kept]:
+    """Say that a chain has landed, to whoever follows the queue and to plugins, and let go what was to go then.
+
+    The seat of the target is held. Returns what became of those that were to go.
+    """
+    announce(app, target, base, chain, gated=gated, there=there)
+    return let_go(app, target, chain)
+
+
+def announce(app: App, target: str, base: str, chain: Sequence[Change], *, gated: bool, there: Upstream | None) -> None:
+    """Say that a chain has landed."""
     result = MergeResult(
         target=target,
         old=base,
         new=chain[-1].candidate.oid,
         gated=gated,
-        landed=[_told(one) for one in chain],
+        landed=[as_landed(one) for one in chain],
         held=(),
         pushed=None if there is None else there.shown,
     )
@@ -288,45 +326,25 @@ def tell(
         events.note(app, "landed", entry=one.entry.id, clone=one.entry.name, target=target, oid=one.candidate.oid)
         merged = values.replace(one.clone, state=CloneState.MERGED, merged_head=one.candidate.source)
         app.tell_problems(app.plugins.post_merge(journal.as_clone(merged, head=one.candidate.source), result))
+
+
+def let_go(app: App, target: str, chain: Sequence[Change]) -> list[Removed | Kept]:
+    """Remove the clones that were to go when they had landed; the last step of a landing that has any."""
+    gone: list[Removed | Kept] = []
     for one in chain:
         if one.entry.remove:
             found = leaving.leave(app, one.clone)
+            gone.append(found)
             if isinstance(found, Kept):
                 events.note(app, "kept", entry=one.entry.id, clone=one.entry.name, target=target, code=found.code)
+    if gone:
+        with app.registry.transaction() as change:
+            for operation in landings(app, target):
+                if operation.step == LANDED:
+                    change.forget_operation(operation.id)
+    return gone
 
 
-# -- recovery --------------------------------------------------------------------------------
-
-
-def recover(app: App, operation: Operation, seat: HeldLock, *, ask: bool = False) -> list[str]:
-    """Finish a landing whose driver died: the target ends at its old commit or at the tested one.
-
-    Where only a remote can tell which of the two, it is asked with `ask`; else, and where it
-    does not answer, RemoteFailed is raised and all is left as it is.
-    """
-    plan = operation.plan
-    move = moving.from_plan(plan)
-    done = _has_begun(app, operation, ask=ask) and moving.resume(app, move, seat)
-    seat.verify()
-    items = cast("Sequence[Mapping[str, object]]", plan["entries"])
-    names = ", ".join(str(cast("Mapping[str, object]", item["clone"])["name"]) for item in items)
-    with app.registry.transaction() as change:
-        if done:
-            _commit(app, change, plan)
-        else:
-            change.forget_operation(operation.id)
-    queue.mend_pins(app)
-    if not items:
-        return []
-    return [f"{names} landed on {move.branch}" if done else f"{names} will be tried again on {move.branch}"]
-
-
-def _has_begun(app: App, operation: Operation, *, ask: bool) -> bool:
-    """Whether anything was to move here already: not while a remote has not taken it."""
-    if operation.step != _PUSHING:
-        return True
-    there = upstream.from_plan(cast("Mapping[str, object]", operation.plan["push"]))
-    found = upstream.has(app, there, str(operation.plan["new"]), ask=ask)
-    if found is None:
-        raise RemoteFailed(there.remote, f"whether {there.shown} has it is found out by the next merge into it")
-    return found
+def landings(app: App, target: str) -> list[Operation]:
+    """The landings on a target that have not ended."""
+    return [one for one in app.registry.open_operations() if one.clone_id == queue.seat_of(target)]

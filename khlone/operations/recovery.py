@@ -37,16 +37,17 @@ class Recovered:
     messages: tuple[str, ...] = ()
 
 
-def recover(app: App, *, host_gone: str | None = None) -> list[Recovered]:
+def recover(app: App, *, host_gone: str | None = None, ask: bool = False) -> list[Recovered]:
     """Finish or undo every dead operation; says each on `app.told`, leaves living ones alone.
 
     An operation that cannot be recovered stays open and is reported, so that no other
     command is held up by it. `host_gone` names a host whose operations are dead, as the
     user knows. What a killed khlone left running is named and waited for, within a bound.
+    With `ask` a remote is asked, within one too, what it has of a landing.
     """
     found = app.registry.open_operations()
     deadline = time.monotonic() + ORPHANS_WAIT_S
-    done = [_recover_one(app, operation, host_gone, deadline) for operation in found] if found else []
+    done = [_recover_one(app, operation, host_gone, deadline, ask=ask) for operation in found] if found else []
     results = [result for result in done if result is not None]
     for result in results:
         name = f"{result.operation.kind} of {result.operation.name}"
@@ -70,7 +71,9 @@ def is_elsewhere(owner: ProcessIdentity) -> bool:
     return owner.boot_id is None or owner.boot_id != sessions.boot_id()
 
 
-def _recover_one(app: App, operation: Operation, host_gone: str | None, deadline: float) -> Recovered | None:
+def _recover_one(
+    app: App, operation: Operation, host_gone: str | None, deadline: float, *, ask: bool
+) -> Recovered | None:
     host = operation.owner.host
     if is_elsewhere(operation.owner) and host != host_gone:
         app.told(
@@ -85,7 +88,7 @@ def _recover_one(app: App, operation: Operation, host_gone: str | None, deadline
         current = app.registry.operation(operation.id)
         if current is None or current.ended_at is not None:
             return None
-        return _recover_locked(app, current, lock)
+        return _recover_locked(app, current, lock, ask=ask)
     except (KhloneError, OSError, KeyError, ValueError) as error:
         why = error.message if isinstance(error, KhloneError) else f"{error}"
         return Recovered(operation=operation, outcome=None, messages=(why,))
@@ -110,8 +113,8 @@ def _outlast(app: App, operation: Operation, deadline: float) -> HeldLock | None
     return None
 
 
-def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered:
-    from khlone.operations import adopt, merge, purge, queue_landing, remove, rename, restore, sync, take_back
+def _recover_locked(app: App, operation: Operation, lock: HeldLock, *, ask: bool) -> Recovered:
+    from khlone.operations import adopt, merge, purge, queue_recovery, remove, rename, restore, sync, take_back
 
     if operation.kind is OperationKind.CREATE:
         return _recover_create(app, operation, lock)
@@ -129,7 +132,7 @@ def _recover_locked(app: App, operation: Operation, lock: HeldLock) -> Recovered
     elif operation.kind is OperationKind.SYNC:
         messages = sync.recover(app, operation, lock)
     elif operation.kind is OperationKind.LAND:
-        messages = queue_landing.recover(app, operation, lock)
+        messages = queue_recovery.recover(app, operation, lock, ask=ask)
     elif operation.kind is OperationKind.UNDO:
         messages = take_back.recover(app, operation, lock)
     else:

@@ -22,6 +22,7 @@ from khlone.errors import (
     KhloneError,
     LockLost,
     MergeConflict,
+    NothingToMerge,
     SeatLost,
     TargetDirty,
     TargetMoved,
@@ -39,11 +40,13 @@ from khlone.operations import (
     candidates,
     events,
     journal,
+    landed,
     landing,
     look_ahead,
     offer,
     queue,
     queue_landing,
+    queue_recovery,
     scratch,
     upstream,
 )
@@ -68,7 +71,8 @@ def drive(app: App, target: str, gates: Gates) -> bool:
     try:
         for operation in app.registry.open_operations():
             if operation.clone_id == queue.seat_of(target):
-                queue_landing.recover(app, operation, seat, ask=True)
+                for line in queue_recovery.recover(app, operation, seat, ask=True):
+                    app.told(f"recovered: {line}")
         with app.registry.transaction() as change:
             epoch = queue_rows.take_seat(change.connection, target)
         queue.mend_pins(app)
@@ -370,6 +374,8 @@ class _Driver:
 
     def _hold(self, entry: QueueEntry, error: KhloneError, *, notes: Sequence[str] = ()) -> None:
         queue.explain(self._app, entry, error, epoch=self._seat.epoch, notes=notes)
+        if isinstance(error, NothingToMerge):
+            landed.note(self._app, entry.clone, self._target)
         partners = cast("list[object]", error.facts.get("partners") or [])
         self._watched.held(entry.name, f"{error.code}{' with ' if partners else ''}{', '.join(map(str, partners))}")
 

@@ -17,7 +17,19 @@ from khlone.app import App
 from khlone.errors import KhloneError, NoSuchOperation, NotUndoable
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Strategy, utc_now
-from khlone.operations import journal, landing, moving, permission, recovery, remove, rename, restore, snapshot, sync
+from khlone.operations import (
+    journal,
+    landed,
+    landing,
+    moving,
+    permission,
+    recovery,
+    remove,
+    rename,
+    restore,
+    snapshot,
+    sync,
+)
 from khlone.operations.moving import Move
 from khlone.registry import Operation
 from khlone.values import dataclass
@@ -181,7 +193,7 @@ def undo(app: App, operation_id: str | None = None, *, dry_run: bool = False) ->
     """
     app.prepare_state()
     if not dry_run:
-        recovery.recover(app)
+        recovery.recover(app, ask=True)
     judge = Judge(app)
     operation = judge.last() if operation_id is None else judge.find(operation_id)
     why = judge.obstacle(operation)
@@ -299,8 +311,9 @@ def _undo_move(app: App, operation: Operation, dry_run: bool) -> Undone:
         )
         if dry_run:
             return undone
-        if not is_sync:
-            _warn_of_upstream(app, branch, old)
+        has_it = None if is_sync else _upstream_with(app, branch, old)
+        if has_it is not None:
+            app.told(f"warning: {has_it} has it already: only {branch} here goes back")
         turn.verify()
         lock.verify()
         _carry_out(app, operation, move, checkout, lock)
@@ -308,12 +321,10 @@ def _undo_move(app: App, operation: Operation, dry_run: bool) -> Undone:
     return undone
 
 
-def _warn_of_upstream(app: App, branch: str, tip: str) -> None:
-    """Say so when others have the merge already: taking it back here does not take it from them."""
-    upstream = app.repository.git("for-each-ref", "--format=%(upstream)", f"refs/heads/{branch}").text.strip()
-    there = app.repository.read_ref(upstream) if upstream else None
-    if there is not None and moving.contains(app, there, tip):
-        app.told(f"warning: {upstream.removeprefix('refs/remotes/')} has it already: only {branch} here goes back")
+def _upstream_with(app: App, branch: str, tip: str) -> str | None:
+    """The branch of a remote that has the merge too: taking it back here does not take it from others."""
+    there = landed.upstream_of(app, branch)
+    return there[0] if there is not None and moving.contains(app, there[1], tip) else None
 
 
 def _require_clean(app: App, operation: Operation, branch: str, old: str, new: str) -> landing.Checkout | None:
@@ -352,13 +363,17 @@ def _carry_out(app: App, operation: Operation, move: Move, checkout: landing.Che
 
 
 def _settle(app: App, operation: Operation, move: Move, lock: HeldLock, outcome: Outcome) -> None:
-    """The commit point: the clone is again what it was before the merge or the sync."""
+    """The commit point: the clone is again what it was before the merge or the sync.
+
+    One whose merge a remote has too stays merged: there it has landed.
+    """
     before = cast("Mapping[str, object]", operation.plan["clone"])
     planned = journal.from_json(before, CloneState.READY)
     is_sync = operation.kind is OperationKind.SYNC
     clone = app.registry.clone_by_id(operation.clone_id)
     if clone is not None and is_sync and clone.base != planned.base:
         sync.mark_base(app, clone, planned.base, lock)
+    has_it = None if is_sync else _upstream_with(app, move.branch, move.old)
     lock.verify()
     with app.registry.transaction() as change:
         if clone is not None and clone.state in _LIVE:
@@ -366,7 +381,7 @@ def _settle(app: App, operation: Operation, move: Move, lock: HeldLock, outcome:
                 change.set_base(clone.id, planned.base)
                 change.note_merged(clone.id, planned.merged_head)
                 change.move_clone(clone, CloneState(str(operation.plan["state"])))
-            elif clone.state is CloneState.MERGED and clone.merged_head == operation.plan["source"]:
+            elif has_it is None and clone.state is CloneState.MERGED and clone.merged_head == operation.plan["source"]:
                 change.note_merged(clone.id, planned.merged_head)
                 was = operation.plan.get("state")
                 change.move_clone(clone, CloneState.ADOPTED if was == CloneState.ADOPTED else CloneState.READY)

@@ -9,14 +9,23 @@ happened, and the landing is computed and tested anew on top of theirs.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 
+from khlone import process
 from khlone.app import App
-from khlone.errors import KhloneError, NoUpstream, UpstreamGone
+from khlone.errors import KhloneError, NoUpstream, RemoteFailed, UpstreamGone
 from khlone.operations import moving, push, remotes
 from khlone.redaction import redacted
 from khlone.values import dataclass
 
+#: Set for every push to what it is made for, and what is left of one is found by.
+PUSH_VARIABLE = "KHLONE_PUSH"
+#: Seconds that a remote is waited for which is asked what a killed command has pushed.
+ASKED_S = 30.0
+#: Seconds that such a push, which goes on, is waited for.
+_PUSH_S = 10.0
+_POLL_S = 0.1
 #: How many turns of a fetch that takes its whole time are waited for.
 _TURNS = 2
 _GONE = re.compile(r"couldn't find remote ref", re.IGNORECASE)
@@ -69,9 +78,11 @@ def last_seen(app: App, upstream: Upstream) -> str | None:
     return app.repository.read_ref(upstream.tracking)
 
 
-def look(app: App, upstream: Upstream) -> str | None:
+def look(app: App, upstream: Upstream, *, within_s: float | None = None) -> str | None:
     """What is there now, fetched; `None` where the branch is not. Raises RemoteFailed, CredentialsMissing or Locked."""
     limit_s = app.settings.network_timeout_s
+    if within_s is not None:
+        limit_s = min(limit_s or within_s, within_s)
     with app.locks.fetch(upstream.remote, wait_s=limit_s * _TURNS, told=app.told):
         done = remotes.fetch(app, upstream.remote, [f"+{upstream.ref}:{upstream.tracking}"], timeout_s=limit_s)
     if done.status == 0:
@@ -81,8 +92,10 @@ def look(app: App, upstream: Upstream) -> str | None:
     raise remotes.failure(upstream.remote, done, limit_s)
 
 
-def send(app: App, upstream: Upstream, target: str, old: str | None, new: str) -> bool:
+def send(app: App, upstream: Upstream, target: str, old: str | None, new: str, *, mark: str) -> bool:
     """Have the remote's branch go from `old` to `new`; False where it is not at `old` any more.
+
+    What pushes is started with `mark`, which `require_ended` looks for.
 
     Raises UpstreamGone, PushRejected with what the remote or a hook says, RemoteFailed or
     CredentialsMissing; then it has not gone there, or that cannot be told. The hook pre-push
@@ -103,7 +116,7 @@ def send(app: App, upstream: Upstream, target: str, old: str | None, new: str) -
         writes=True,
         check=False,
         hooks=True,
-        environment=remotes.environment(),
+        environment={**remotes.environment(), PUSH_VARIABLE: mark},
         timeout_s=limit_s,
     )
     words = [line.strip() for line in redacted(done.error_text).splitlines() if line.startswith("remote:")]
@@ -125,15 +138,38 @@ def send(app: App, upstream: Upstream, target: str, old: str | None, new: str) -
     raise refusal
 
 
+def require_ended(app: App, upstream: Upstream, mark: str) -> None:
+    """Wait for what is left of a push whose khlone was killed, within a bound; raises RemoteFailed where it goes on."""
+    deadline = time.monotonic() + _PUSH_S
+    told = False
+    while pids := _pushing(mark):
+        which = f"a push to {upstream.shown} whose khlone was killed (pid {', '.join(map(str, pids))})"
+        if time.monotonic() > deadline:
+            raise RemoteFailed(upstream.remote, f"{which} goes on")
+        if not told:
+            app.told(f"waiting for {which}")
+        told = True
+        time.sleep(_POLL_S)
+
+
+def _pushing(mark: str) -> list[int]:
+    """The processes of a push, whatever it may have started to serve others aside."""
+    return sorted(
+        pid
+        for pid, words in process.find_marked(PUSH_VARIABLE, mark).items()
+        if any(word in (b"push", b"send-pack") or b"receive-pack" in word for word in words)
+    )
+
+
 def has(app: App, upstream: Upstream, oid: str, *, ask: bool) -> bool | None:
     """Whether a commit is in the remote's branch; `None` where only the remote could tell and is not to be asked.
 
-    Raises RemoteFailed, CredentialsMissing or Locked where it is asked and does not answer.
+    Raises RemoteFailed, CredentialsMissing or Locked where it is asked and does not answer soon.
     """
     seen = last_seen(app, upstream)
     if seen is not None and moving.contains(app, seen, oid):
         return True
     if not ask:
         return None
-    there = look(app, upstream)
+    there = look(app, upstream, within_s=ASKED_S)
     return there is not None and moving.contains(app, there, oid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.merging import held, landed, merge, oid, release_main, shown, worked
-from tests.commands.steps import document, refused
+from tests.commands.steps import document, new, refused, show
 from tests.commands.test_queue import PAIRS, gated, pins, queue, seen, waiting
 from tests.support import KHLONE, Commit, Git, Khlone, write
 
@@ -372,6 +373,199 @@ def test_what_only_the_remote_can_tell_is_left_until_it_can_be_asked(
     assert oid(git, project, "main") == oid(git, remote, "main") != before
     assert queue(khlone, project, "log")["entries"][0]["state"] == "landed"
     assert khlone("doctor", cwd=project).code == 0
+
+
+def killed_unseen(khlone: Khlone, git: Git, project: Path, *options: str, point: str = "queue.pushed") -> None:
+    """A merge of `a` that is pushed and killed, of which git has noted nothing here."""
+    before = oid(git, project, "main")
+    assert khlone("merge", "a", "--push", *options, cwd=project, env={"KHLONE_FAULT": point}).code == -9
+    git("update-ref", "refs/remotes/origin/main", before, cwd=project)
+
+
+def test_what_a_killed_merge_has_pushed_is_landed_by_the_doctor_with_all_that_belongs_to_it(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    killed_unseen(khlone, git, project, "--remove")
+
+    done = khlone("doctor", "--fix", cwd=project)
+
+    assert done.code == 0
+    assert "a landed on main; a is in the trash" in done.out
+    assert oid(git, project, "main") == oid(git, remote, "main")
+    assert shown(git, project, "a.txt") == "a\n"
+    assert document(khlone("list", "--json", cwd=project), "list")["clones"] == []
+    told = document(khlone("events", "--json", cwd=project), "events")["events"]
+    assert [one["clone"] for one in told if one["event"] == "landed"] == ["a"]
+    assert khlone("doctor", cwd=project).code == 0
+
+
+@pytest.mark.parametrize("way", ["--push", "--no-push"])
+def test_the_next_merge_of_a_clone_whose_merge_was_killed_says_that_it_has_landed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, way: str
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    killed_unseen(khlone, git, project)
+    there = oid(git, remote, "main")
+
+    found = merge(khlone, project, "a", "b", way)
+
+    assert (landed(found), held(found)) == (["a", "b"], [])
+    assert found["landed"][0]["oid"] == there
+    assert git("rev-list", "--first-parent", "main", cwd=project).split()[1] == there
+    assert oid(git, remote, "main") == (there if way == "--no-push" else oid(git, project, "main"))
+    assert show(khlone, project, "a")["state"] == "merged"
+
+
+@pytest.mark.parametrize("point", ["queue.landed", "queue.finished", "remove.reserved"])
+def test_a_clone_that_was_to_go_when_it_had_landed_goes_though_the_merge_was_killed(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, point: str
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    assert khlone("merge", "a", "--push", "--remove", cwd=project, env={"KHLONE_FAULT": point}).code == -9
+    assert oid(git, project, "main") == oid(git, remote, "main")
+
+    assert khlone("doctor", "--fix", cwd=project).code == 0
+
+    assert document(khlone("list", "--json", cwd=project), "list")["clones"] == []
+    told = document(khlone("events", "--json", cwd=project), "events")["events"]
+    assert [one["clone"] for one in told if one["event"] == "landed"] == ["a"]
+    assert khlone("doctor", cwd=project).code == 0
+
+
+def test_nothing_lands_here_alone_while_a_killed_push_cannot_be_asked_after(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    killed_unseen(khlone, git, project)
+    before = oid(git, project, "main")
+    away = remote.rename(remote.with_name("away.git"))
+
+    error = refused(khlone("merge", "b", "--no-push", "--json", cwd=project), "remote-failed", 1)
+    doctor = khlone("doctor", "--fix", cwd=project)
+    still = oid(git, project, "main")
+    away.rename(remote)
+
+    assert "whether origin/main has a" in error["message"]
+    assert "not known yet" in doctor.out
+    assert (doctor.code, still) == (1, before)
+    assert "will be tried again" not in doctor.out + doctor.err
+    assert landed(merge(khlone, project, "b", "--no-push")) == ["b"]
+    assert oid(git, project, "main^1") == oid(git, remote, "main")
+
+
+def test_a_push_that_goes_on_after_its_khlone_was_killed_is_waited_for(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, tmp_path: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    before = oid(git, project, "main")
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    os.mkfifo(begun)
+    os.mkfifo(go)
+    hook(remote, "pre-receive", f"echo here >{begun}; read word <{go}")
+    pushing = subprocess.Popen(
+        [KHLONE, "merge", "a", "--push"], cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    begun.read_text()
+    pushing.kill()
+    pushing.wait()
+
+    mending = subprocess.Popen(
+        [KHLONE, "doctor", "--fix"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert mending.stderr is not None
+    waits = mending.stderr.readline()
+    not_yet = oid(git, remote, "main") == oid(git, project, "main") == before
+    go.write_text("now\n")
+    out, _ = mending.communicate()
+
+    assert "khlone: waiting for a push to origin/main whose khlone was killed (pid " in waits
+    assert not_yet
+    assert mending.returncode == 0
+    assert "a landed on main" in out
+    assert oid(git, project, "main") == oid(git, remote, "main")
+    assert show(khlone, project, "a")["state"] == "merged"
+
+
+@pytest.mark.parametrize("strategy", ["--merge", "--squash"])
+def test_what_is_on_the_remote_and_not_here_is_merged_and_named_and_never_landed_here_once_more(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path, strategy: str
+) -> None:
+    release_main(git, project)
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    moved = "git update-ref refs/heads/main $(git commit-tree -p main -m mine main^{tree})"
+    hook(remote, "post-receive", f"unset $(git rev-parse --local-env-vars); cd {project}; {moved}")
+    assert held(merge(khlone, project, "a", "--push", strategy, code=1)) == [("a", "target-diverged")]
+    mine = oid(git, project, "main")
+
+    clone = show(khlone, project, "a")
+    named = khlone("doctor", cwd=project)
+    again = merge(khlone, project, "a", "--no-push", strategy, code=1)
+
+    assert (clone["state"], clone["merged"]) == ("merged", True)
+    assert clone["reason"] == "it has landed on origin/main, and main here lacks that"
+    assert "warning: a: it has landed on origin/main, and main here lacks that (landed-upstream)" in named.out
+    assert held(again) == [("a", "landed-upstream")]
+    assert oid(git, project, "main") == mine
+    git("checkout", "-q", "main", cwd=project)
+    git("merge", "-q", "--no-edit", "origin/main", cwd=project)
+    assert (show(khlone, project, "a")["state"], show(khlone, project, "a")["reason"]) == ("merged", None)
+    assert "landed-upstream" not in khlone("doctor", cwd=project).out
+
+
+def test_a_landing_that_is_on_the_remote_too_stays_merged_when_it_is_taken_back_here(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    old = oid(git, project, "main")
+    there = merge(khlone, project, "a", "--push")["new"]
+    assert khlone("undo", cwd=project).code == 0
+
+    assert oid(git, project, "main") == old
+    assert show(khlone, project, "a")["state"] == "merged"
+    assert "landed-upstream" in khlone("doctor", cwd=project).out
+    assert held(merge(khlone, project, "a", "--no-push", code=1)) == [("a", "landed-upstream")]
+    assert held(merge(khlone, project, "a", "--push")) == [("a", "nothing-to-merge")]
+    assert oid(git, project, "main") == oid(git, remote, "main") == there
+    assert show(khlone, project, "a")["state"] == "merged"
+
+
+@pytest.mark.parametrize("how", ["doctor", "merge"])
+def test_what_others_have_brought_onto_the_target_is_named_and_recorded(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, how: str
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    idle = new(khlone, project, "idle")
+    git("merge", "-q", "--no-ff", "--no-edit", "a", cwd=project)
+    git("merge", "-q", "--ff-only", "main", cwd=idle)
+    assert show(khlone, project, "a")["state"] == "ready"
+
+    named = khlone("doctor", cwd=project)
+    if how == "doctor":
+        assert khlone("doctor", "--fix", cwd=project).code == 0
+    else:
+        assert held(merge(khlone, project, "a", "idle")) == [("a", "nothing-to-merge"), ("idle", "nothing-to-merge")]
+
+    assert [line for line in named.out.splitlines() if "unrecorded-landing" in line] == [
+        "info: a: main has all of a, which is not recorded as merged (unrecorded-landing)"
+    ]
+    assert [show(khlone, project, name)["state"] for name in ("a", "idle")] == ["merged", "ready"]
+    assert "unrecorded-landing" not in khlone("doctor", cwd=project).out
+
+
+def test_a_landing_that_the_target_has_lost_is_named(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    merge(khlone, project, "a")
+    git("reset", "-q", "--hard", "HEAD^", cwd=project)
+
+    clone, named = show(khlone, project, "a"), khlone("doctor", cwd=project)
+
+    assert (clone["merged"], clone["reason"]) == (False, "it had landed on main, which does not have it any more")
+    assert "(landing-lost)" in named.out
+    assert landed(merge(khlone, project, "a")) == ["a"]
+    assert "landing-lost" not in khlone("doctor", cwd=project).out
 
 
 def test_many_who_push_at_once_all_get_there(
