@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
@@ -68,4 +69,8 @@ def command(
     found = ending.wait(app, clone)
     why = f" ({found.reason})" if found.reason else ""
     context.output.tell(f"{clone.name}: {found.state}{visible(why)}")
+    with contextlib.suppress(OSError):
+        # What nobody was quick enough to see, and what its supervisor has said.
+        if found.log is not None and found.log.stat().st_size:
+            context.output.tell(f"there is more in its log: git khlone logs {clone.name}")
     return found.code

@@ -232,7 +232,6 @@ class Holder:
             connection.setblocking(False)
             if len(self._viewers) < _MOST_VIEWERS:
                 self._viewers.append(_Viewer(connection, self._past()))
-                self._was_seen = True
 
     def _past(self) -> bytes:
         """What shows who comes now what was there before."""
@@ -271,6 +270,7 @@ class Holder:
         elif kind == SIZE and len(payload) == ROWS_COLUMNS.size:
             rows, columns = ROWS_COLUMNS.unpack(payload)
             is_first, one.has_size = not one.has_size, True
+            self._was_seen = True
             if is_first and self._modes.is_full_screen:
                 self._resize(max(1, rows - 1), columns)
                 self._size_due = (time.monotonic() + _OTHER_SIZE_S, rows, columns)

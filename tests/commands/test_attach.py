@@ -203,6 +203,18 @@ class TestWithoutTmux:
         assert khlone("wait", "one", cwd=project).code == 3
         assert "why it ended" in khlone("logs", "one", cwd=project).out
 
+    def test_what_ends_at_once_is_seen_or_its_words_are_said_to_be_in_the_log(
+        self, khlone: Khlone, project: Path
+    ) -> None:
+        here = window(project, "--", sys.executable, "-c", "print('why it ended'); raise SystemExit(3)")
+        here.expect(pexpect.EOF)
+        here.close()
+
+        assert here.exitstatus == 3
+        if b"why it ended" not in here.before:
+            assert b"git khlone logs one" in here.before
+            assert "why it ended" in khlone("logs", "one", cwd=project).out
+
     def test_a_program_that_is_killed_ends_the_session_by_that_signal(self, khlone: Khlone, project: Path) -> None:
         here = window(project, *WORDS)
         here.expect(b"say: ")
