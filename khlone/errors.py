@@ -674,6 +674,20 @@ class NoSuchEntry(KhloneError):
         )
 
 
+class CommitHookRefused(KhloneError):
+    """A commit hook of the repository refused the message of the commit that would land."""
+
+    code = "commit-hook-refused"
+
+    def __init__(self, name: str, hook: str, why: str) -> None:
+        super().__init__(
+            f"the hook {hook} refused {name}: {why}",
+            hint="do what it says; git config khlone.merge.hooks false lands without commit hooks",
+            name=name,
+            hook=hook,
+        )
+
+
 class GateFailed(KhloneError):
     """A gate refused the candidate, or none was there to ask where one must be; the latter has a `hint` of its own."""
 

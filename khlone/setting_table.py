@@ -303,6 +303,14 @@ SETTINGS = (
         doc="Whether of several clones that fail only together the first in the queue lands all the same.",
     ),
     Setting(
+        key="merge.hooks",
+        kind=Kind.FLAG,
+        default="true",
+        sources=_OWN,
+        doc="Whether the commit hooks of the repository look at what lands, as at a merge or a commit by git: "
+        "prepare-commit-msg and commit-msg, pre-merge-commit, and pre-commit of a squash.",
+    ),
+    Setting(
         key="merge.mode",
         kind=Kind.CHOICE,
         default="batch",

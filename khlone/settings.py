@@ -151,6 +151,11 @@ class Settings:
         return int(found) or None if isinstance(found, (int, float)) else None
 
     @property
+    def merge_hooks(self) -> bool:
+        """Whether the user's commit hooks look at what lands."""
+        return self.value("merge.hooks") is True
+
+    @property
     def merge_push(self) -> bool:
         """Whether what lands goes to the target's upstream too."""
         return self.value("merge.push") is True

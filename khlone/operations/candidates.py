@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from khlone.app import App
 from khlone.errors import MergeConflict, NotFastForward, NothingToMerge, UnrelatedHistories
 from khlone.model import Candidate, CloneRecord, Strategy
-from khlone.operations import messages, replay, resolutions
+from khlone.operations import commit_hooks, messages, replay, resolutions
 from khlone.operations.integration import KHLONE_IDENTITY
 from khlone.repository import failure
 
@@ -21,8 +21,8 @@ from khlone.repository import failure
 def build(app: App, clone: CloneRecord, target: str, old: str, source: str, strategy: Strategy) -> Candidate:
     """The commit that lands `source` on `target` where that is at `old`.
 
-    Raises NothingToMerge, MergeConflict, NotFastForward, UnrelatedHistories or
-    IdentityMissing; nothing but loose objects is left behind.
+    Raises NothingToMerge, MergeConflict, NotFastForward, UnrelatedHistories,
+    CommitHookRefused or IdentityMissing; nothing but loose objects is left behind.
     """
     squashed = squashed_before(app, clone, target, old)
     bounds = _bounds(old, squashed)
@@ -44,13 +44,14 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
             template=app.settings.squash_template,
             own_address=app.settings.author_address,
         )
-        message = messages.with_resolver(app, said, resolved_by)
+        message = commit_hooks.message(app, clone, strategy, messages.with_resolver(app, said, resolved_by))
         oid = app.repository.commit_tree(tree, [old], message, sign=app.settings.gpg_sign)
     else:
         if not _count(app, source, bounds):
             raise NothingToMerge(clone.name, target)
         tree, resolved_by = _resolved_tree(app, clone, target, old, source, squashed)
-        message = messages.with_resolver(app, messages.merge_message(clone, target), resolved_by)
+        said = messages.with_resolver(app, messages.merge_message(clone, target), resolved_by)
+        message = commit_hooks.message(app, clone, strategy, said)
         oid = app.repository.commit_tree(tree, [old, source], message, sign=app.settings.gpg_sign)
     return Candidate(
         clone=clone.name,

@@ -16,8 +16,8 @@ from khlone.app import SESSION_VARIABLES, App
 from khlone.errors import CommandNotFound, GateFailed, NotTrusted
 from khlone.gate_table import Gate
 from khlone.hook_logs import Log, Tail, log_in
-from khlone.model import Candidate, Clone, Verdict
-from khlone.operations import scratch
+from khlone.model import Candidate, Clone, Strategy, Verdict
+from khlone.operations import commit_hooks, scratch
 from khlone.operations.scratch import Scratch
 from khlone.trust import Subject
 from khlone.values import dataclass
@@ -59,7 +59,13 @@ class Gates:
         theirs = [gate for gate in of_project(self._app) if gate.name not in names]
         if theirs:
             _require_approved(self._app, theirs)
-        return [*own, *theirs]
+        hooks = [gate for gate in commit_hooks.gates(self._app) if gate.name not in names]
+        return [*own, *theirs, *hooks]
+
+    @property
+    def tell_strategies_apart(self) -> bool:
+        """Whether what lands in one way has other gates than what lands in another."""
+        return any(not commit_hooks.concerns(gate, Strategy.REBASE) for gate in self.commands)
 
     @property
     def is_there(self) -> bool:
@@ -112,6 +118,8 @@ class Gates:
     def _applicable(self, candidate: Candidate) -> list[Gate]:
         found = []
         for gate in self.commands:
+            if not commit_hooks.concerns(gate, candidate.strategy):
+                continue
             if gate.paths:
                 specs = [f":(top,glob){path}" for path in gate.paths]
                 asked = ["diff-tree", "-r", "--quiet", candidate.old, candidate.oid, "--", *specs]
@@ -220,6 +228,7 @@ def _environment(app: App, gate: Gate, candidate: Candidate, place: Scratch) -> 
         **kept,
         "KHLONE_GATE": gate.name,
         "KHLONE_CANDIDATE": candidate.oid,
+        "KHLONE_BASE": candidate.old,
         "KHLONE_TARGET": candidate.target,
         "KHLONE_REPOSITORY": os.fspath(app.location.anchor),
         "PWD": os.fspath(place.path),

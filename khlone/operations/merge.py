@@ -31,6 +31,7 @@ from khlone.model import (
 from khlone.operations import (
     candidates,
     changes,
+    commit_hooks,
     journal,
     landing,
     leaving,
@@ -272,7 +273,7 @@ def _land_one(
             faults.point("merge.finished")
             return tried
         attempt.give_up()
-        in_turn = tried < MOST_IN_TURN_S and not app.settings.gpg_sign
+        in_turn = tried < MOST_IN_TURN_S and not app.settings.gpg_sign and not commit_hooks.are_there(app)
     raise TargetMoved(target, tries)
 
 

@@ -118,7 +118,9 @@ class _Driver:
         # Entries that wait for each other wait for nothing.
         gated = free or there
         most = 1 if self._app.settings.merge_mode == "serial" else BATCH
-        return [entry for entry in gated if (entry.gate, entry.push) == (gated[0].gate, gated[0].push)][:most]
+        apart = self._gates.tell_strategies_apart
+        kinds = [(entry.gate, entry.push, entry.strategy if apart else None) for entry in gated]
+        return [entry for entry, kind in zip(gated, kinds, strict=True) if kind == kinds[0]][:most]
 
     @contextlib.contextmanager
     def _marked(self, entries: Sequence[QueueEntry]) -> Iterator[None]:
