@@ -15,7 +15,7 @@ from typing import cast
 
 from khlone import faults, worktrees
 from khlone.app import App
-from khlone.errors import CloneDirty, TargetMoved
+from khlone.errors import CloneDirty, KhloneError, TargetMoved
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, CloneState, OperationKind
 from khlone.operations import advance, changes, journal, undo
@@ -37,15 +37,42 @@ def lay_out(
     file is in the way, TargetMoved where there is no conflict any more, or GitFailed.
     """
     written = {"operation": journal.new_operation_id(), "clone": journal.to_json(clone), "other": other}
+    operation = journal.operation(OperationKind.SYNC, clone, written, step=STEP)
     with app.registry.transaction() as change:
-        change.begin_operation(journal.operation(OperationKind.SYNC, clone, written, step=STEP))
+        change.begin_operation(operation)
     faults.point("sync.conflict-noted")
     try:
-        return _lay_out(app, clone, other, lock, rebase=rebase, without=without)
-    finally:
-        faults.point("sync.conflict-laid-out")
-        with app.registry.transaction() as change:
-            change.forget_operation(str(written["operation"]))
+        left = _lay_out(app, clone, other, lock, rebase=rebase, without=without)
+    except (CloneDirty, TargetMoved):
+        _forget(app, operation)
+        raise
+    except KhloneError as error:
+        _explain(app, clone, operation, lock, error, rebase=rebase)
+        raise
+    faults.point("sync.conflict-laid-out")
+    _forget(app, operation)
+    return left
+
+
+def _explain(
+    app: App, clone: CloneRecord, operation: Operation, lock: HeldLock, error: KhloneError, *, rebase: bool
+) -> None:
+    """Say of a git that failed or was killed what it has left; the operation stays open while that is half done."""
+    try:
+        recover(app, operation, lock)
+    except KhloneError as half:
+        error.message += f"; {half.message}"
+        return
+    if worktrees.in_progress(undo.admin_path(app, clone)) is not None:
+        error.message += f"; what it has begun waits in {clone.path}"
+        error.hint = f"in {clone.path}: git {'rebase' if rebase else 'merge'} --abort takes it back"
+    else:
+        error.message += f"; {clone.name} is as it was"
+
+
+def _forget(app: App, operation: Operation) -> None:
+    with app.registry.transaction() as change:
+        change.forget_operation(operation.id)
 
 
 def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
@@ -81,6 +108,8 @@ def _lay_out(
         if done.status != 0:
             raise failure(words, done, where=clone.path)
         raise TargetMoved(clone.target or other, 1)
+    if done.status < 0:
+        raise failure(words, done, where=clone.path)
     if done.status == 0:
         _abort(app, clone.path, words[0], lock)
         raise TargetMoved(clone.target or other, 1)

@@ -88,6 +88,40 @@ def test_what_a_killed_git_has_left_half_done_is_told_until_its_files_are_whole(
 
 
 @WAYS
+@pytest.mark.parametrize("kills", [True, False], ids=["killed", "control"])
+def test_a_git_that_is_killed_half_way_is_told_exactly_and_the_clone_is_named_until_it_is_whole(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, way: str, kills: bool
+) -> None:
+    path = clashing(khlone, commit, project)
+    # The filter of a file that comes after others kills the git that writes it, or does not.
+    (project / ".git" / "info" / "attributes").write_text("z-last.txt filter=boom\n")
+    commit(project, {"z-last.txt": "last\n"}, "theirs too")
+    git("config", "--global", "filter.boom.smudge", "kill -9 $PPID; cat" if kills else "cat", cwd=project)
+    git("config", "--global", "filter.boom.clean", "cat", cwd=project)
+
+    done = khlone("sync", "a", f"--{way}", "--conflict", cwd=project)
+    left = git("status", "--porcelain", "-uno", cwd=path)
+    named = khlone("doctor", "--fix", cwd=project)
+
+    assert "Traceback" not in done.err
+    if not kills:
+        assert (done.code, named.code) == (4, 0)
+        assert "UU notes.txt" in left
+        return
+    assert done.code == 1
+    told = ("git was killed while it laid out a conflict", "what it has begun waits in", "a is as it was")
+    assert any(word in done.err for word in told)
+    if told[0] in done.err:
+        assert left
+        assert (named.code, told[0] in named.out) == (1, True)
+    git("config", "--global", "filter.boom.smudge", "cat", cwd=project)
+    git("reset", "-q", "--hard", cwd=path)
+    if told[1] in done.err:
+        git(way, "--abort", cwd=path)
+    assert khlone("doctor", "--fix", cwd=project).code == 0
+
+
+@WAYS
 def test_what_is_laid_out_can_be_taken_back_to_the_byte(
     khlone: Khlone, git: Git, commit: Commit, project: Path, way: str
 ) -> None:
