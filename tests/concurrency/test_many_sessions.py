@@ -88,6 +88,8 @@ class Fleet:
         self._khlone, self._repository = khlone, repository
         self.log, self.hold = folder / "log", folder / "hold"
         self.names = [f"w{number:02}" for number in range(SESSIONS)]
+        #: Those that are asked for with a higher priority than the others.
+        self.urgent = self.names[AT_ONCE::4]
         self.hold.touch()
         real = install_fake_agent(folder / "real", habits=Habits(boot_pause_s=0.01))
         written = AGENT.format(
@@ -111,7 +113,8 @@ class Fleet:
         """All of them, each once the one before it is in line."""
         for number, name in enumerate(self.names):
             new(self._khlone, self._repository, name)
-            words = ("run", name, "--detach", "--", "claude", "-p", "hello")
+            priority = str(int(name in self.urgent))
+            words = ("run", name, "--detach", "--priority", priority, "--", "claude", "-p", "hello")
             done = self._khlone(*words, cwd=self._repository, env=HABITS[number % len(HABITS)])
             assert done.code == 0, done
 
@@ -177,10 +180,11 @@ def test_all_of_many_sessions_end_well_and_never_more_run_than_may(
 
     states = {one["name"]: (one["sessions"][0]["state"], one["sessions"][0]["reason"]) for one in clones}
     assert [states[name][0] for name in fleet.names] == ["running"] * AT_ONCE + ["waiting"] * (SESSIONS - AT_ONCE)
-    for place, name in enumerate(fleet.names[AT_ONCE:], start=1):
+    line = fleet.urgent + [name for name in fleet.names[AT_ONCE:] if name not in fleet.urgent]
+    for place, name in enumerate(line, start=1):
         assert states[name][1].startswith(f"number {place} of {SESSIONS - AT_ONCE} in line: ")
     assert {one["name"]: one["exit"] for one in ended} == dict.fromkeys(fleet.names, 0)
-    assert fleet.started() == fleet.names
+    assert fleet.started() == fleet.names[:AT_ONCE] + line
     assert fleet.most() == AT_ONCE
     assert (seen.most, seen.most_bytes) == (AT_ONCE, AT_ONCE * EACH_MIB << 20)
     assert seen.looks > 50
