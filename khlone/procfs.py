@@ -1,10 +1,13 @@
-"""What does the kernel say of a process: its line of numbers, and where its own number counts?"""
+"""What does the kernel say of a process: its line of numbers, where its own number counts, and who else is there?"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from functools import cache
+
+#: The pid namespace that all others are inside of has this number on every Linux (PROC_PID_INIT_INO).
+_OUTERMOST = 0xEFFFFFFC
 
 
 @cache
@@ -13,6 +16,27 @@ def pid_namespace() -> int | None:
     with contextlib.suppress(OSError):
         return os.stat("/proc/self/ns/pid").st_ino
     return None
+
+
+def is_forsaken(namespace: int) -> bool:
+    """Whether no process runs in another pid namespace any more: told by who sees all processes of the machine."""
+    if pid_namespace() != _OUTERMOST or namespace == _OUTERMOST:
+        return False
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdecimal()]
+        # Mounted so that a user sees only what is theirs.
+        return "1" in pids and not any(_may_be_in(pid, namespace) for pid in pids)
+    except OSError:
+        return False
+
+
+def _may_be_in(pid: str, namespace: int) -> bool:
+    """Whether a process may run in a pid namespace; raises OSError for one that does not let itself be looked at."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/status", "rb") as stream:
+        numbers = next((line.split()[1:] for line in stream if line.startswith(b"NSpid:")), [])
+        # Whoever has one number alone runs in ours; that is shown of everybody's processes, and the next is not.
+        return len(numbers) != 1 and os.stat(f"/proc/{pid}/ns/pid").st_ino == namespace
+    return False
 
 
 def stat_fields(pid: int | str) -> list[bytes]:

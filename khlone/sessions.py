@@ -1,7 +1,8 @@
 """Which processes belong to a clone, and do they live?
 
 A process is (pid, pid namespace, start ticks, boot id, host), never a pid alone. When unsure
-whether an owner lives, it lives: so on another host, and so in another pid namespace.
+whether an owner lives, it lives: so on another host, and so in another pid namespace that
+somebody may be in.
 psutil is the source for whatever needs a look at other processes and is imported only
 then; one's own identity is read without it.
 """
@@ -102,7 +103,7 @@ def _booted_since(owner: ProcessIdentity) -> bool:
 def may_live(owner: ProcessIdentity) -> bool:
     """Whether a process may still be alive: False only when it is certainly gone."""
     if out_of_sight(owner) is not None:
-        return True
+        return not _is_with_a_namespace_gone(owner)
     if _booted_since(owner) or owner.pid <= 0:
         return False
     if _proc_is_anothers():
@@ -113,6 +114,13 @@ def may_live(owner: ProcessIdentity) -> bool:
         # Gone, or not to be seen: there is no /proc, it shows one's own only, or no descriptor is free.
         return _answers(owner.pid)
     return ticks is not None and (owner.start_ticks is None or ticks == owner.start_ticks)
+
+
+def _is_with_a_namespace_gone(owner: ProcessIdentity) -> bool:
+    """Whether it ran under this kernel, in a container say, in a pid namespace that nobody is in any more."""
+    if owner.boot_id is None or owner.boot_id != boot_id() or owner.pid_namespace is None or _proc_is_anothers():
+        return False
+    return procfs.is_forsaken(owner.pid_namespace)
 
 
 def await_end(owner: ProcessIdentity, timeout_s: float | None) -> bool:

@@ -280,9 +280,11 @@ def _processes(app: App, clone: CloneRecord) -> tuple[list[sessions.FoundProcess
     elsewhere = []
     for session in app.registry.live_sessions(clone.id):
         place = sessions.out_of_sight(session.owner)
+        if not standing.may_live(session):
+            continue
         if place is not None:
             elsewhere.append(f"pid {session.owner.pid} {place}")
-        elif standing.may_live(session):
+        else:
             found += sessions.session_processes(session.owner, known={process.pid for process in found})
             found += _escaped(session, known={process.pid for process in found})
             known = {process.pid for process in found}

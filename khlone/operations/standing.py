@@ -71,6 +71,8 @@ def why_lost(record: SessionRecord) -> str:
     boot = sessions.boot_id()
     if record.owner.boot_id is not None and boot is not None and record.owner.boot_id != boot:
         return "the machine was restarted"
+    if sessions.out_of_sight(record.owner) is not None:
+        return "the container that it ran in is gone"
     return (
         "its supervisor was killed" if record.supervisor is not None else "the command that had started it was killed"
     )

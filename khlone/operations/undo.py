@@ -276,7 +276,7 @@ def has_unseen(app: App, *, besides: str | None = None) -> bool:
         return False
     owners = [one.owner for one in app.registry.live_sessions()]
     owners += [one.owner for one in app.registry.open_operations() if one.id != besides]
-    return any(sessions.out_of_sight(owner) is not None for owner in owners)
+    return any(sessions.out_of_sight(owner) is not None and sessions.may_live(owner) for owner in owners)
 
 
 def _age_s(path: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from khlone import sessions, values
+from khlone import procfs, sessions, values
 from khlone.model import utc_now
 from khlone.registry import Registry, SessionRecord
 from tests.commands.steps import clone_names, document, footprint, new, refused, show
@@ -22,6 +23,8 @@ from tests.support import KHLONE, Git, Khlone
 
 OTHER_BOOT = "11111111-2222-3333-4444-555555555555"
 FOREIGN = "UPDATE operations SET host = 'farhost', boot_id = ? WHERE ended_at IS NULL"
+#: The number of the pid namespace that all others are in.
+OUTERMOST = 0xEFFFFFFC
 IN_A_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "/bin/sh", "-c", '"$@"; exit $?', "sh")
 IN_A_NAMESPACE_WITHOUT_PROC = tuple(word for word in IN_A_NAMESPACE if word != "--mount-proc")
 
@@ -199,20 +202,34 @@ def _state_and_removal(khlone: Khlone, project: Path) -> tuple[str, dict[str, An
     return shown["state"], document(done, "remove", done.code)
 
 
-@pytest.mark.parametrize("namespace", ["another", "ours", "unknown"])
-def test_a_session_in_another_pid_namespace_cannot_be_told_and_so_is_not_dead(
-    khlone: Khlone, project: Path, namespace: str
-) -> None:
-    """The controls: the same row with the namespace that asks, or none, is that of a dead process."""
-    path = new(khlone, project, "a")
+@pytest.fixture
+def crowded() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Somebody in another pid namespace, to be killed, and the number of that."""
+    child = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "600"])
+    found: list[int] = []
+
+    def is_there() -> bool:
+        for place in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
+            found.append(os.stat(f"/proc/{place}/ns/pid").st_ino)
+        return bool(found)
+
+    wait_until(is_there)
+    assert found[0] != procfs.pid_namespace()
+    yield child, found[0]
+    child.kill()
+    child.wait()
+
+
+def _record_gone(khlone: Khlone, project: Path, *, namespace: int | None, host: str | None = None) -> None:
+    """A session of `a` in such a pid namespace whose number nobody has here."""
     child = subprocess.Popen(["true"])
-    gone = sessions.identity(child.pid)
+    gone = values.replace(sessions.identity(child.pid), pid_namespace=namespace)
     child.wait()
     known = Registry(registry(project))
     record = SessionRecord(
         id="s1",
         clone_id=show(khlone, project, "a")["id"],
-        owner=values.replace(gone, pid_namespace={"another": 1, "ours": gone.pid_namespace}.get(namespace)),
+        owner=gone if host is None else values.replace(gone, host=host),
         state="running",
         command=("sleep",),
         started_at=utc_now(),
@@ -220,6 +237,52 @@ def test_a_session_in_another_pid_namespace_cannot_be_told_and_so_is_not_dead(
     with known.transaction() as change:
         change.start_session(record)
     known.close()
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("host", [None, "c0ffee"])
+def test_a_session_of_a_container_is_lost_once_nobody_is_in_its_pid_namespace(
+    khlone: Khlone, project: Path, crowded: tuple[subprocess.Popen[bytes], int], host: str | None
+) -> None:
+    """Not before, and not for who sees a part of the machine's processes only."""
+    new(khlone, project, "a")
+    container, namespace = crowded
+    _record_gone(khlone, project, namespace=namespace, host=host)
+    before, kept = _state_and_removal(khlone, project)
+
+    container.kill()
+    container.wait()
+    wait_until(lambda: not _is_anybody_in(namespace))
+    inside = document(run(*IN_A_NAMESPACE, str(KHLONE), "remove", "a", "--json", cwd=project), "remove", 1)["kept"]
+    state, _ = _state_and_removal(khlone, project)
+
+    assert (before, [one["code"] for one in kept["kept"]]) == ("running", ["session-live"])
+    assert [one["code"] for one in inside] == ["session-live"]
+    # Where this test itself runs in a container it cannot be told.
+    is_seen = procfs.pid_namespace() == OUTERMOST
+    assert state == ("lost" if is_seen else "running")
+    assert clone_names(khlone, project) == ([] if is_seen else ["a"])
+
+
+def _is_anybody_in(namespace: int) -> bool:
+    """Whether a process is in a pid namespace, as far as it can be seen."""
+    for place in Path("/proc").glob("[0-9]*/ns/pid"):
+        with contextlib.suppress(OSError):
+            if place.stat().st_ino == namespace:
+                return True
+    return False
+
+
+@pytest.mark.parametrize("namespace", ["another", "ours", "unknown"])
+def test_a_session_in_another_pid_namespace_cannot_be_told_and_so_is_not_dead(
+    khlone: Khlone, project: Path, namespace: str
+) -> None:
+    """The controls: the same row with the namespace that asks, or none, is that of a dead process."""
+    path = new(khlone, project, "a")
+    _record_gone(khlone, project, namespace={"another": 1, "ours": procfs.pid_namespace()}.get(namespace))
+    if namespace == "another":
+        # Under a kernel that tells no boot nobody knows whether the namespace was one of this one.
+        rows(project, "UPDATE sessions SET boot_id = NULL")
 
     state, removal = _state_and_removal(khlone, project)
 

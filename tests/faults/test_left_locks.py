@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from khlone import procfs, sessions
 from tests.commands.steps import document, footprint, new
 from tests.faults.lab import open_operations, rows, stopped
 from tests.faults.test_git_locks import held_by_another_program
+from tests.faults.test_identity import OUTERMOST
 from tests.support import Git, Khlone
 
 #: A session in a container beside this one, as its khlone has recorded it.
@@ -127,6 +129,25 @@ def test_beside_a_session_that_cannot_be_seen_only_locks_that_none_but_khlone_ta
     assert control.code == 0
     assert left.there() == []
     assert footprint(git, project) == before
+
+
+@pytest.mark.needs_root
+def test_a_session_of_a_container_that_is_gone_keeps_no_locks(
+    khlone: Khlone, git: Git, project: Path, before: dict[str, object], left: Left
+) -> None:
+    """Where this test runs in a container itself nobody can tell, and they stay."""
+    rows(project, ELSEWHERE, os.uname().nodename)
+    rows(project, "UPDATE sessions SET boot_id = ?", sessions.boot_id())
+    left.make()
+
+    done = khlone("doctor", "--fix", cwd=project)
+
+    if procfs.pid_namespace() == OUTERMOST:
+        assert done.code == 0
+        assert left.there() == []
+        assert footprint(git, project) == before
+    else:
+        assert left.there() == ["half.lock", "packed-refs.lock"]
 
 
 @pytest.mark.parametrize("who", ["git", "out of sight"])
