@@ -16,7 +16,7 @@ from typing import Any
 from khlone import files, sessions
 from khlone.errors import CloneBusy, KhloneError
 from khlone.model import CloneRecord, ProcessIdentity
-from khlone.operations import usage
+from khlone.operations import transcripts
 from khlone.profiles import AgentProfile
 from khlone.values import dataclass
 
@@ -73,7 +73,7 @@ def _short(text: str) -> str:
 
 def _session_files(config_dir: Path, profile: AgentProfile) -> Iterator[Mapping[str, Any]]:
     """What stands in each of them that can be read."""
-    matching = usage.matching(config_dir, profile.reading.sessions)
+    matching = transcripts.matching(config_dir, profile.reading.sessions)
     for path, _ in zip(matching, range(_MOST_FILES), strict=False):
         with contextlib.suppress(KhloneError, OSError, ValueError, RecursionError):
             known = json.loads(files.read_regular(path) or b"{}")

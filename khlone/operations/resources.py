@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -31,10 +31,20 @@ _INTERVAL_S = 0.1
 
 
 class Look:
-    """One look at the processes of some clones, begun at once and ended by `sessions`."""
+    """One look at the processes of some clones, begun at once and ended by `sessions`.
 
-    def __init__(self, app: App, records: Sequence[CloneRecord], *, pss: bool) -> None:
-        self._app = app
+    Who looks again and again says how the agent profiles are had.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        records: Sequence[CloneRecord],
+        *,
+        pss: bool,
+        profiles: Callable[[], Mapping[str, AgentProfile]] | None = None,
+    ) -> None:
+        self._app, self._profiles = app, profiles
         self._recorded: dict[str, list[SessionRecord]] = {}
         for record in app.registry.live_sessions():
             self._recorded.setdefault(record.clone_id, []).append(record)
@@ -67,7 +77,7 @@ class Look:
 
         profiles: Mapping[str, AgentProfile] = {}
         with contextlib.suppress(KhloneError):
-            profiles = agents.profiles(self._app)
+            profiles = agents.profiles(self._app) if self._profiles is None else self._profiles()
         for record in asked:
             profile = profiles.get(record.agent or "")
             if profile is not None and record.config_dir is not None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from khlone import capacity, headroom, samples
 from khlone.app import App
 from khlone.model import CloneRecord, Session
-from khlone.operations import agents, resources
+from khlone.operations import agents, resources, transcripts
+from khlone.profiles import AgentProfile
 from khlone.samples import Sample
 from khlone.values import dataclass
 
@@ -52,13 +53,13 @@ class Top:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._patterns: Mapping[str, str] | None = None
+        self._known: Mapping[str, AgentProfile] | None = None
 
     def rows(self, *, pss: bool = False, sort: str = "cpu") -> list[Row]:
         """Every session now, the one that uses most first."""
         app = self._app
         records = app.registry.clones() if app.has_registry else []
-        look = resources.Look(app, records, pss=pss)
+        look = resources.Look(app, records, pss=pss, profiles=self._profiles)
         found = look.sessions()
         rows = []
         for record in records:
@@ -94,17 +95,17 @@ class Top:
     def _output_age_s(self, record: CloneRecord) -> float | None:
         folder = self._app.config_dirs.clone_path(record.id)
         newest = [_newest(folder / "logs")]
-        pattern = self._pattern(record.agent or "")
-        if pattern:
-            newest.append(_newest_session(folder / "config" / (record.agent or ""), pattern))
+        profile = self._profiles().get(record.agent or "")
+        if profile is not None and profile.reading.transcripts:
+            newest.append(_newest_session(folder / "config" / profile.name, profile.reading.transcripts))
         known = [one for one in newest if one is not None]
         return round(max(0.0, time.time() - max(known)), 1) if known else None
 
-    def _pattern(self, agent: str) -> str:
-        if self._patterns is None:
-            profiles = agents.profiles(self._app)
-            self._patterns = {name: one.reading.transcripts for name, one in profiles.items()}
-        return self._patterns.get(agent, "")
+    def _profiles(self) -> Mapping[str, AgentProfile]:
+        """Those of the first look: plugins are asked once."""
+        if self._known is None:
+            self._known = agents.profiles(self._app)
+        return self._known
 
 
 def _newest(folder: Path) -> float | None:
@@ -117,10 +118,8 @@ def _newest(folder: Path) -> float | None:
 
 
 def _newest_session(root: Path, pattern: str) -> float | None:
-    from khlone.operations import usage
-
     times = []
-    for path, _ in zip(usage.matching(root, pattern), range(_MOST_FILES), strict=False):
+    for path, _ in zip(transcripts.matching(root, pattern), range(_MOST_FILES), strict=False):
         with contextlib.suppress(OSError):
             times.append(os.stat(path, follow_symlinks=False).st_mtime)
     return max(times, default=None)

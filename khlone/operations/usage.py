@@ -7,22 +7,18 @@ the folders of clones that live or lie in the trash. A session that is in both c
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from khlone import agent_events, api_rows
-from khlone.agent_events import Tokens
+from khlone import api_rows
 from khlone.api_rows import Used
 from khlone.app import App
 from khlone.errors import NoSuchClone
 from khlone.model import Clone
-from khlone.operations import agents, turns
+from khlone.operations import agents, transcripts, turns
 from khlone.values import dataclass
 
-_PIECE = 1 << 20
-_MOST_DEPTH = 6
 #: (clone, name, state, agent, private folder)
 _Place = tuple[str, str, str, str, Path]
 
@@ -69,8 +65,8 @@ def _rows(app: App, places: Sequence[_Place]) -> dict[str, list[Used]]:
     found: dict[str, list[Used]] = {}
     for one in recorded:
         found.setdefault(one.clone, []).append(one)
-    for clone, name, _, agent, folder in places:
-        found.setdefault(clone, []).extend(_from_files(app, clone, name, agent, folder, known))
+    for place in places:
+        found.setdefault(place[0], []).extend(_from_files(app, place, known))
     return found
 
 
@@ -116,23 +112,20 @@ def _places(app: App) -> Iterator[_Place]:
         yield clone.id, clone.name, "trashed", clone.agent or "generic", place
 
 
-def _from_files(app: App, clone: str, name: str, agent: str, folder: Path, known: set[str]) -> Iterator[Used]:
+def _from_files(app: App, place: _Place, known: set[str]) -> Iterator[Used]:
+    clone, name, state, agent, folder = place
     root = folder / "config" / agent
     if not _has_any(root):
         return
     profile = agents.profiles(app, agent).get(agent)
     if profile is None or not profile.reading.transcripts:
         return
-    for path in matching(root, profile.reading.transcripts):
+    counts = transcripts.Counts(root, folder / "run")
+    for path in transcripts.matching(root, profile.reading.transcripts):
         if path.stem in known:
             continue
-        answers: dict[str, Tokens] = {}
-        for event in _events(path):
-            tokens = agent_events.tokens_of(event)
-            if tokens is not None:
-                answers[tokens.key] = tokens
-        if answers:
-            every = list(answers.values())
+        counted = counts.of(path)
+        if counted.requests:
             yield Used(
                 repository=app.repository_id,
                 clone=clone,
@@ -141,13 +134,15 @@ def _from_files(app: App, clone: str, name: str, agent: str, folder: Path, known
                 session=path.stem,
                 agent_session=path.stem,
                 credential=None,
-                requests=len(every),
-                input=sum(one.input for one in every),
-                output=sum(one.output for one in every),
-                cache_read=sum(one.cache_read for one in every),
-                cache_creation=sum(one.cache_creation for one in every),
+                requests=counted.requests,
+                input=counted.input,
+                output=counted.output,
+                cache_read=counted.cache_read,
+                cache_creation=counted.cache_creation,
                 cost_usd=None,
             )
+    if state == "live":
+        counts.close()
 
 
 def _has_any(folder: Path) -> bool:
@@ -155,28 +150,6 @@ def _has_any(folder: Path) -> bool:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         return next(entries, None) is not None
     return False
-
-
-def matching(root: Path, pattern: str) -> Iterator[Path]:
-    """The regular files below a folder that a pattern names, links aside."""
-    depth = min(pattern.count("/"), _MOST_DEPTH)
-    for folder, inner, files in os.walk(root):
-        here = os.path.relpath(folder, root)
-        level = 0 if here == "." else here.count(os.sep) + 1
-        if level >= depth:
-            inner.clear()
-        for file in sorted(files):
-            relative = file if here == "." else f"{here}/{file}"
-            if level == depth and fnmatch.fnmatchcase(relative, pattern) and not os.path.islink(root / relative):
-                yield root / relative
-
-
-def _events(path: Path) -> Iterator[dict[str, object]]:
-    reader = agent_events.Reader()
-    with contextlib.suppress(OSError), open(path, "rb") as stream:
-        while piece := stream.read(_PIECE):
-            yield from map(dict, reader.feed(piece))
-        yield from map(dict, reader.end())
 
 
 def _summed(clone: str, state: str, rows: Sequence[Used]) -> CloneUsage:

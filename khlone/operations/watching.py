@@ -202,14 +202,14 @@ class Watch:
         return grown
 
     def _files(self) -> Iterator[tuple[Path, bool]]:
-        from khlone.operations import usage
+        from khlone.operations import transcripts
 
         watched = self._watched
         with contextlib.suppress(OSError), os.scandir(watched.folder / "logs") as entries:
             for entry, _ in zip(entries, range(_MOST_FILES), strict=False):
                 yield Path(entry.path), False
         if watched.transcripts:
-            found = usage.matching(watched.folder / "config" / watched.agent, watched.transcripts)
+            found = transcripts.matching(watched.folder / "config" / watched.agent, watched.transcripts)
             for path, _ in zip(found, range(_MOST_FILES), strict=False):
                 yield path, True
 

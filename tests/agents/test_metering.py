@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -315,3 +316,34 @@ def test_evidence_holds_no_words_of_the_client() -> None:
 
     assert isinstance(found, Evidence)
     assert found.reason == "too many requests (429)"
+
+
+def test_a_long_session_file_that_has_not_changed_is_not_read_again(
+    khlone: Khlone, repository: Path, clone: Path
+) -> None:
+    def said() -> int:
+        return int(document(khlone("show", "one", "--json", cwd=repository), "show")["usage"]["input_tokens"])
+
+    def answer(number: int, tokens: int) -> str:
+        return json.dumps({"message": {"id": f"m{number}", "usage": {"input_tokens": tokens}}}) + "\n"
+
+    config = Path(document(khlone("show", "one", "--json", cwd=repository), "show")["clone"]["config_dir"])
+    write(
+        config / "projects" / "x", {"long.jsonl": answer(1, 7) + "x" * (64 << 10) + "\n", "short.jsonl": answer(2, 1)}
+    )
+    path = config / "projects" / "x" / "long.jsonl"
+    then = path.stat().st_mtime_ns
+    before = said()
+    with path.open("r+") as stream:
+        stream.write(answer(1, 9))
+    os.utime(path, ns=(then, then))
+    noted = said()
+    (notes,) = config.parent.parent.glob("run/transcripts-*.json")
+    mode, content = stat.S_IMODE(notes.stat().st_mode), notes.read_text()
+    notes.write_text(content.replace("7", '"7"'))
+    damaged = said()
+    with path.open("a") as stream:
+        stream.write(answer(3, 30))
+
+    assert (before, noted, damaged, said()) == (8, 8, 10, 40)
+    assert (mode, "short" in content) == (0o600, False)

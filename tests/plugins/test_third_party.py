@@ -6,9 +6,11 @@ import json
 import os
 import re
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from tests.commands.steps import clone_names, document, new, refused
@@ -107,6 +109,15 @@ BROKEN = {
     "raises": RAISES,
 }
 OTHERS = {
+    "counts": """
+import os
+from khlone import hookimpl
+
+@hookimpl
+def khlone_agents():
+    with open(os.environ["ASKED"], "a") as stream:
+        stream.write("once more\\n")
+""",
     "stops": """
 from khlone import hookimpl
 
@@ -228,6 +239,26 @@ def state(*parts: str) -> Path:
 def warnings(err: str) -> list[str]:
     """The warnings of a command."""
     return [line for line in err.splitlines() if "warning: " in line]
+
+
+def test_top_asks_plugins_for_agents_once_however_often_it_looks(
+    khlone: Khlone, enable: Enable, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enable("counts")
+    asked = tmp_path / "asked"
+    monkeypatch.setenv("ASKED", str(asked))
+    monkeypatch.setenv("TERM", "xterm")
+    new(khlone, repository, "one", "--agent", "claude")
+    with subprocess.Popen([KHLONE, "exec", "one", "--", "cat"], cwd=repository, stdin=subprocess.PIPE) as session:
+        top = pexpect.spawn(str(KHLONE), ["top", "-d", "1"], cwd=str(repository), timeout=60, dimensions=(30, 150))
+        top.expect(b"running")
+        known = asked.read_text()
+        for _ in range(3):
+            top.expect(b"sorted by cpu")
+        top.close(force=True)
+        session.communicate(timeout=60)
+
+    assert asked.read_text() == known != ""
 
 
 # -- one that works ------------------------------------------------------------------------
