@@ -33,7 +33,7 @@ _TEMP = "/tmp"  # noqa: S108 - the folder inside is private, and refused where i
 _SHORT_ID = 12
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 #: Below the state root: some agents are kept to their clone by XDG_STATE_HOME itself, and so is a whole home.
-_PRIVATE = re.compile(rf"(?P<root>/(?:.*/)?khlone)/repositories/{_PART}/clones/{_PART}/(?:config|home)/.*")
+_PRIVATE = rf"(?P<root>/(?:.*/)?khlone)/repositories/{_PART}/clones/{_PART}/(?:config|home)/.*"
 
 
 def state_root(environment: Mapping[str, str]) -> Path:
@@ -42,7 +42,7 @@ def state_root(environment: Mapping[str, str]) -> Path:
     Where that variable leads into the config dir or the home of a clone, the one that this clone is kept in.
     Raises NotPermitted when neither that variable nor HOME is an absolute path.
     """
-    inside = _PRIVATE.fullmatch(environment.get("XDG_STATE_HOME", ""))
+    inside = re.fullmatch(_PRIVATE, environment.get("XDG_STATE_HOME", ""))
     return Path(inside["root"]) if inside else _user_folder(environment, "XDG_STATE_HOME", ".local/state")
 
 

@@ -26,7 +26,7 @@ EXIT_SIGNAL = 128
 
 _SHOWN_MOST = 5
 #: A word of a message that is longer than this is shown by its two ends; no name of a clone and few of branches are.
-_LONG_WORD = re.compile(r"([^\s/]{60})[^\s/]{50,}([^\s/]{10})")
+_LONG_WORD = r"([^\s/]{60})[^\s/]{50,}([^\s/]{10})"
 #: What the kernel says when there is no more of descriptors, processes or memory to be had.
 LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
 
@@ -52,7 +52,7 @@ class KhloneError(Exception):
     exit_code: ClassVar[int] = EXIT_REFUSED
 
     def __init__(self, message: str, *, hint: str | None = None, **facts: object) -> None:
-        self.message = message if len(message) < 120 else _LONG_WORD.sub(r"\1...\2", message)
+        self.message = message if len(message) < 120 else re.sub(_LONG_WORD, r"\1...\2", message)
         super().__init__(self.message)
         self.hint = hint
         self.facts = {key: _plain(value) for key, value in facts.items()}

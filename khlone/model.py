@@ -31,6 +31,8 @@ class CloneState(enum.StrEnum):
 
 #: States in which a name, a branch and a path are not taken any more.
 GONE_STATES = frozenset({CloneState.TRASHED, CloneState.PURGING})
+#: States in which a clone may land.
+MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
 
 
 class Strategy(enum.StrEnum):

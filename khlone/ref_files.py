@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from khlone.errors import StateUnsafe
@@ -33,21 +34,49 @@ def in_use(common_dir: Path) -> bool:
 
 def read(common_dir: Path, ref: str) -> str:
     """The oid that a ref points at, an empty text when there is no such ref, or `ASK_GIT`."""
+    return read_all(common_dir, (ref,)).get(ref, "")
+
+
+def read_all(common_dir: Path, refs: Iterable[str]) -> dict[str, str]:
+    """What each of the refs that there are points at, or `ASK_GIT`; `packed-refs` is read once for all."""
+    found: dict[str, str] = {}
+    left = list(refs)
+    # Once more for those that got a file of their own, and left `packed-refs`, in between.
     for _ in range(2):
+        absent = []
+        for ref in left:
+            loose = _loose(common_dir, ref)
+            if loose:
+                found[ref] = loose
+            else:
+                absent.append((ref, loose))
+        if not absent:
+            break
         try:
-            loose = read_regular(common_dir / ref, most=_SMALL)
-            packed = b"" if loose is not None else _packed(common_dir)
+            packed = _packed(common_dir)
         except (OSError, StateUnsafe):
-            is_free = (common_dir / ref).is_dir() and _line(ref) not in _packed(common_dir)
-            return "" if is_free else ASK_GIT
-        if loose is not None:
-            text = os.fsdecode(loose).strip()
-            return text if is_oid(text) else ASK_GIT
-        at = packed.find(_line(ref))
-        if at >= 0:
+            return found | {ref: ASK_GIT for ref, _ in absent}
+        left = []
+        for ref, loose in absent:
+            at = packed.find(_line(ref))
+            if at < 0:
+                left.append(ref)
+                continue
             text = os.fsdecode(packed[packed.rfind(b"\n", 0, at) + 1 : at])
-            return text if is_oid(text) else ASK_GIT
-    return ""
+            found[ref] = text if loose is None and is_oid(text) else ASK_GIT
+    return found
+
+
+def _loose(common_dir: Path, ref: str) -> str | None:
+    """What the file of a ref says, or `ASK_GIT`: `None` where there is none, an empty text where a folder is."""
+    try:
+        content = read_regular(common_dir / ref, most=_SMALL)
+    except (OSError, StateUnsafe):
+        return "" if (common_dir / ref).is_dir() else ASK_GIT
+    if content is None:
+        return None
+    text = os.fsdecode(content).strip()
+    return text if is_oid(text) else ASK_GIT
 
 
 def _packed(common_dir: Path) -> bytes:

@@ -641,7 +641,7 @@ def as_bool(text: str) -> bool | None:
 
 
 #: A number that is right but for its length.
-_LARGE = re.compile(r"\s*\d{10,}\s*([smhdwKMGTkgt]?)(i?[Bb])?\s*\Z")
+_LARGE = r"\s*\d{10,}\s*([smhdwKMGTkgt]?)(i?[Bb])?\s*\Z"
 _TOO_LARGE = "it is too large"
 
 
@@ -649,7 +649,7 @@ def as_bytes(key: str, text: str) -> int:
     """Bytes of a size such as 500M or 10G (powers of 1024); raises InvalidSetting."""
     match = re.fullmatch(r"(\d{1,12})\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
-        raise InvalidSetting(key, text, _TOO_LARGE if _LARGE.match(text) else f"it must be {Kind.SIZE.value}")
+        raise InvalidSetting(key, text, _TOO_LARGE if re.match(_LARGE, text) else f"it must be {Kind.SIZE.value}")
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2].upper()]
 
 
@@ -657,5 +657,5 @@ def as_seconds(key: str, text: str) -> float:
     """Seconds of a duration such as 90m, 12h, 30d, 2w or plain seconds; raises InvalidSetting."""
     match = re.fullmatch(r"(\d{1,9})\s*([smhdw]?)", text.strip())
     if match is None:
-        raise InvalidSetting(key, text, _TOO_LARGE if _LARGE.match(text) else f"it must be {Kind.DURATION.value}")
+        raise InvalidSetting(key, text, _TOO_LARGE if re.match(_LARGE, text) else f"it must be {Kind.DURATION.value}")
     return float(int(match[1]) * _UNITS_S[match[2] or "s"])

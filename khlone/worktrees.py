@@ -24,7 +24,7 @@ from khlone.values import dataclass
 MARKER = "khlone.json"
 _SMALL = 64 << 10
 #: What git takes for a HEAD: a ref below `refs/`, or an oid.
-_HEAD = re.compile(r"ref:\s*refs/[^\0\n]*[^\0\n/]|[0-9a-f]{40}|[0-9a-f]{64}")
+_HEAD = r"ref:\s*refs/[^\0\n]*[^\0\n/]|[0-9a-f]{40}|[0-9a-f]{64}"
 
 #: What `problems` says of a file that has bytes which mean nothing there, and of one that has none.
 DAMAGED = "is damaged"
@@ -135,7 +135,7 @@ def _problems(path: Path, common: str | None, head: str | None, gitdir: str | No
     if head and not head.startswith("ref:") and not head.strip("0"):
         found["HEAD"] = "is the null oid"
     else:
-        found["HEAD"] = _EMPTY if not head else _unless(_HEAD.fullmatch(head.strip()) is not None)
+        found["HEAD"] = _EMPTY if not head else _unless(re.fullmatch(_HEAD, head.strip()) is not None)
     is_link = gitdir is not None and gitdir.rstrip("\n").endswith("/.git") and "\0" not in gitdir
     found["gitdir"] = _EMPTY if not gitdir or not gitdir.strip() else _unless(is_link)
     return {name: what for name, what in found.items() if what}

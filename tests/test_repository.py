@@ -16,7 +16,7 @@ from khlone.errors import GitFailed, GitTooOld, IdentityMissing, NoSpace, NoSuch
 from khlone.process import Completed
 from khlone.ref_files import is_oid
 from khlone.repository import MINIMUM_GIT, RefUpdate, Repository, check_git_version, failure, null_oid
-from tests.support import Git
+from tests.support import Commit, Git
 
 NULL = "0" * 40
 
@@ -464,3 +464,20 @@ def test_a_repository_says_whether_its_refs_are_files(tmp_path: Path, value: str
     (tmp_path / "config").write_text(f"[core]\n\trepositoryformatversion = 1\n[extensions]\n\trefStorage = {value}\n")
 
     assert ref_files.in_use(tmp_path) is in_files
+
+
+def test_many_refs_are_read_as_git_tells_them_wherever_each_lies(git: Git, commit: Commit, repository: Path) -> None:
+    packed = {f"refs/heads/{name}" for name in ("one", "two", "deep/one")}
+    for ref in packed:
+        git("update-ref", ref, commit(repository, {"notes.txt": ref}, ref), cwd=repository)
+    git("pack-refs", "--all", cwd=repository)
+    git("update-ref", "refs/heads/two", commit(repository, {"notes.txt": "newer"}, "newer"), cwd=repository)
+    git("symbolic-ref", "refs/heads/other", "refs/heads/one", cwd=repository)
+    listed = git("for-each-ref", "--format=%(refname) %(objectname)", *packed, cwd=repository)
+    expected = dict(line.split(" ") for line in listed.splitlines())
+    absent = ["refs/heads/none", "refs/heads/deep", "refs/heads/on"]
+
+    found = ref_files.read_all(repository / ".git", [*packed, *absent, "refs/heads/other"])
+
+    assert not (repository / ".git/refs/heads/one").exists()
+    assert found == {**expected, "refs/heads/other": ref_files.ASK_GIT}

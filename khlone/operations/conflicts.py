@@ -7,24 +7,17 @@ object database of the repository is changed.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import shutil
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from khlone import worktrees
+from khlone import ref_files
 from khlone.app import App
-from khlone.errors import GitFailed, KhloneError
-from khlone.model import CloneRecord
-from khlone.operations import changes, diff, landing, names, touched, undo
-from khlone.operations.integration import KHLONE_IDENTITY
-from khlone.operations.offer import MERGEABLE
+from khlone.errors import GitFailed
+from khlone.model import MERGEABLE, CloneRecord
+from khlone.operations import aside, names, touched
 from khlone.values import dataclass
 
-#: Seconds after which the objects of a forecast are those of a killed one.
-_LEFT_S = 86400.0
 #: So many merges are made without a look at which of them need to be.
 _FEW = 10
 
@@ -71,20 +64,33 @@ def predict(app: App, request: ForecastRequest) -> Forecast:
     target that is gone. Raises NoSuchClone for a name, NoSuchRef for `into`.
     """
     clones = _chosen(app, request)
-    into = landing.require_branch(app, request.into)[0] if request.into is not None else None
+    into = None if request.into is None else _branch(app, request.into)
     tips = _tips(app, clones, into)
-    with _scratch_objects(app) as environment:
+    with aside.own_objects(app) as environment:
         sides = []
         for clone in clones:
             tip = tips.get(clone.ref)
             if tip is None:
                 app.told(f"not looked at: {clone.name}, whose branch {names.shown(clone.branch)} is gone")
                 continue
-            oid = _with_changes(app, clone, tip, environment) if request.uncommitted else tip
-            sides.append(_Side(name=clone.name, oid=oid, target=into or clone.target))
+            if request.uncommitted:
+                tip = _as_it_is(app, clone, tip, environment)
+            sides.append(_Side(name=clone.name, oid=tip, target=into or clone.target))
         # What the oldest began at is what all have in common, in most repositories.
         likely = min(((clone.created_at, clone.base) for clone in clones), default=("", None))[1]
         return _forecast(app, sides, tips, environment, likely)
+
+
+def _branch(app: App, name: str) -> str:
+    from khlone.operations import landing
+
+    return landing.require_branch(app, name)[0]
+
+
+def _as_it_is(app: App, clone: CloneRecord, tip: str, environment: Mapping[str, str]) -> str:
+    from khlone.operations import as_it_is
+
+    return as_it_is.commit(app, clone, tip, environment)
 
 
 def _chosen(app: App, request: ForecastRequest) -> list[CloneRecord]:
@@ -96,11 +102,13 @@ def _chosen(app: App, request: ForecastRequest) -> list[CloneRecord]:
 
 
 def _tips(app: App, clones: Sequence[CloneRecord], into: str | None) -> dict[str, str]:
-    """The oids of the branches of clones and of their targets, by ref, from one process."""
+    """The oids of the branches of clones and of their targets, by ref."""
     targets = [into or clone.target for clone in clones]
     wanted = {clone.ref for clone in clones} | {f"refs/heads/{target}" for target in targets if target}
-    if not wanted:
-        return {}
+    if app.repository.has_ref_files:
+        found = ref_files.read_all(app.location.common_dir, wanted)
+        if ref_files.ASK_GIT not in found.values():
+            return found
     listed = app.repository.git("for-each-ref", "--format=%(objectname) %(refname)", "--", *sorted(wanted))
     pairs = (line.partition(" ") for line in listed.text.splitlines())
     return {ref: oid for oid, _, ref in pairs if ref in wanted}
@@ -198,71 +206,3 @@ def _parsed(output: bytes) -> list[tuple[str, ...] | None]:
         answers.append(None if fields[at] == b"1" else paths)
         at = end + 1
     return answers
-
-
-@contextlib.contextmanager
-def _scratch_objects(app: App) -> Iterator[dict[str, str]]:
-    """An environment in which git writes new objects to a folder of ours, gone at the end, and reads all others.
-
-    What a killed one left goes after a day.
-    """
-    with diff.own_room(app) as stage:
-        for left in stage.glob("conflicts-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > _LEFT_S:
-                    shutil.rmtree(left, ignore_errors=True)
-        folder = stage / f"conflicts-{os.urandom(4).hex()}"
-        try:
-            yield diff.objects_in(app, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _with_changes(app: App, clone: CloneRecord, tip: str, environment: Mapping[str, str]) -> str:
-    """A commit of what the clone's files are now, untracked ones included; its tip where nothing is changed.
-
-    The index of the clone is not touched, and no filter runs that the repository's own configuration names.
-    """
-    admin = undo.admin_path(app, clone)
-    if not worktrees.is_linked(clone.path, admin):
-        app.told(f"only what is committed: {clone.name}, whose worktree {clone.path} is gone")
-        return tip
-    try:
-        status = changes.read_status(app, clone.path, filters=False)
-        counted = changes.uncounted(clone, status.changes)
-        if not counted.uncommitted:
-            return status.head or tip
-        own = set(status.changes.untracked) - set(counted.untracked)
-        # A repository inside the worktree is not a file of the clone's.
-        left_out = sorted(own | {name for name in counted.untracked if name.endswith("/")})
-        with diff.own_index(app, admin) as index:
-            return _commit_all(app, clone, status.head or tip, left_out, {**index, **environment})
-    except KhloneError as error:
-        app.told(f"only what is committed: {clone.name} ({error.message})")
-        return tip
-
-
-def _commit_all(
-    app: App, clone: CloneRecord, head: str, left_out: Sequence[str], environment: Mapping[str, str]
-) -> str:
-    def git(*arguments: str, check: bool = True) -> tuple[int, str, str]:
-        done = app.repository.git(
-            *arguments,
-            cwd=clone.path,
-            environment=environment,
-            check=check,
-            configuration=["core.splitIndex=false", "core.safecrlf=false"],
-            filters=False,
-        )
-        return done.status, done.text.strip(), done.error_text.strip()
-
-    excluded = [f":(exclude,literal,top){name}" for name in left_out]
-    status, _, why = git("add", "-A", "--ignore-errors", "--", ":/", *excluded, check=False)
-    if status != 0:
-        app.told(f"warning: not all changes of {clone.name} are looked at: {why}")
-    _, tree, _ = git("write-tree")
-    made = app.repository.git(
-        *("commit-tree", "-p", head, "-m", f"khlone: {clone.name} as it is", tree),
-        environment={**environment, **KHLONE_IDENTITY},
-    )
-    return made.text.strip()

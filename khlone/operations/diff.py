@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from khlone import files, worktrees
+from khlone import worktrees
 from khlone.app import App
 from khlone.errors import CloneNotReady
 from khlone.model import CloneRecord
-from khlone.operations import changes, names, undo
+from khlone.operations import aside, changes, names, undo
 from khlone.ref_files import is_oid
 from khlone.values import dataclass
 
@@ -52,8 +49,6 @@ _PLAIN = (
     "--submodule=short",
     "--ignore-submodules=none",
 )
-#: Seconds after which a copy of an index is nobody's any more.
-_LEFT_S = 86400.0
 
 
 def diff(app: App, name: str | None, *, committed: bool = False) -> Diff:
@@ -105,49 +100,9 @@ def _ends(app: App, clone: CloneRecord, *, committed: bool) -> Iterator[tuple[Pa
         return
     if not is_there:
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree any more")
-    with own_index(app, admin) as environment:
+    with aside.own_index(app, admin) as environment:
         _note_untracked(app, clone, environment)
         yield clone.path, environment, [base]
-
-
-@contextlib.contextmanager
-def own_index(app: App, admin: Path) -> Iterator[dict[str, str]]:
-    """A copy of the worktree's index, gone at the end; what a killed one left goes after a day."""
-    with own_room(app) as stage:
-        for left in stage.glob("diff-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > _LEFT_S:
-                    left.unlink()
-        is_for_a_moment = stage != app.state_dir / "stage"
-        objects = objects_in(app, stage / "objects") if is_for_a_moment else {}
-        index = stage / f"diff-{os.urandom(4).hex()}.index"
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                # With its times: git compares them with those of files that changed right after it was written.
-                shutil.copy2(admin / "index", index)
-            yield {"GIT_INDEX_FILE": os.fspath(index), **objects}
-        finally:
-            for leftover in (index, Path(f"{index}.lock")):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(leftover)
-
-
-@contextlib.contextmanager
-def own_room(app: App) -> Iterator[Path]:
-    """Where a verb that only looks keeps its files: the stage, or, where that is closed, a folder for a moment."""
-    stage = app.state_dir / "stage"
-    if os.access(stage if stage.exists() else app.state_dir, os.W_OK | os.X_OK):
-        yield files.make_private_dir(stage)
-        return
-    with tempfile.TemporaryDirectory(prefix="khlone-") as folder:
-        yield Path(folder)
-
-
-def objects_in(app: App, folder: Path) -> dict[str, str]:
-    """An environment in which git writes new objects to that folder, and reads those of the repository too."""
-    folder.mkdir(mode=0o700)
-    quoted = os.fspath(app.location.common_dir / "objects").replace("\\", "\\\\").replace('"', '\\"')
-    return {"GIT_OBJECT_DIRECTORY": os.fspath(folder), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
 
 
 def _note_untracked(app: App, clone: CloneRecord, environment: Mapping[str, str]) -> None:

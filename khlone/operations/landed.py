@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from khlone.app import App
 from khlone.errors import CloneNotReady, LandedUpstream
-from khlone.model import CloneRecord, CloneState, Finding, Severity
+from khlone.model import MERGEABLE, CloneRecord, CloneState, Finding, Severity
 from khlone.operations import integration, moving
-from khlone.operations.offer import MERGEABLE
 from khlone.values import dataclass
 
 

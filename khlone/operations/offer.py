@@ -8,11 +8,9 @@ from typing import cast
 from khlone import files, worktrees
 from khlone.app import App
 from khlone.errors import CloneDirty, CloneNotReady, KhloneError, NoSuchRef, NoTarget, TargetMismatch
-from khlone.model import CloneRecord, CloneState, MergePlan, Strategy
+from khlone.model import MERGEABLE, CloneRecord, MergePlan, Strategy
 from khlone.operations import approval, astray, changes, journal, undo, whereabouts
 from khlone.values import dataclass
-
-MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

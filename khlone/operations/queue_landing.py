@@ -17,6 +17,7 @@ from khlone.app import App
 from khlone.errors import CloneNotReady, KhloneError, TargetDiverged, TargetMoved
 from khlone.locks import HeldLock
 from khlone.model import (
+    MERGEABLE,
     Candidate,
     CloneRecord,
     CloneState,
@@ -30,7 +31,6 @@ from khlone.model import (
 )
 from khlone.operations import events, journal, landed, landing, leaving, moving, queue, upstream
 from khlone.operations.moving import Move
-from khlone.operations.offer import MERGEABLE
 from khlone.operations.upstream import Upstream
 from khlone.records import QueueEntry, QueueState
 from khlone.registry import Operation, Transaction

@@ -96,7 +96,7 @@ def test_exactly_those_conflict_that_git_says_of_each_pair_alone_in_two_git_proc
     assert set(found_pairs(found)) == expected
     assert 10 < len(expected) < 66
     assert sum("merge-tree" in argv for argv in started) == 1
-    assert len(started) <= 3, started
+    assert len(started) <= 2, started
 
 
 def test_names_limit_what_is_compared_and_into_takes_the_place_of_targets(
