@@ -11,10 +11,11 @@ import click
 from khlone.commands import Context, verb
 from khlone.commands.config import ACTIONS
 from khlone.commands.help import TOPICS
+from khlone.hook_table import EVENTS
 from khlone.setting_table import SETTINGS
 
 SHELLS = ("bash", "zsh", "fish")
-#: Which words a verb takes where it takes words: names of clones, or what is in the trash.
+#: Which words a verb takes where it takes words, such as names of clones; a `;` between one word and the next.
 _TAKES = {
     **dict.fromkeys(
         (
@@ -23,12 +24,27 @@ _TAKES = {
         ),
         "@clones",
     ),
+    "adopt": "@dirs",
     "restore": "@trash",
     "completion": " ".join(SHELLS),
+    "hook": ";".join(("run", " ".join(EVENTS), "@clones")),
     "hooks": "install remove status",
     "slot": "run list",
     "config": " ".join((*ACTIONS, *(one.key for one in SETTINGS if not one.is_pattern))),
 }
+#: The agents of khlone's own plugins.
+_AGENTS = "claude codex gemini generic opencode qwen"
+#: What an option takes.
+_VALUES = {"--from": "@refs", "--into": "@branches", "--branch": "@branches", "--agent": _AGENTS}
+_FISH = {
+    "@clones": "(__khlone_ask khlone _names)",
+    "@trash": "(__khlone_ask khlone _names --trash)",
+    "@branches": "(__khlone_refs heads)",
+    "@refs": "(__khlone_refs heads tags remotes)",
+    "@dirs": "(__fish_complete_directories)",
+}
+#: More words than anybody types.
+_MANY = 999
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,7 @@ def script(shell: str) -> str:
         "@ROOT_OPTIONS@": " ".join(one for given, _ in root for one in given),
         "@VERBS@": " ".join(one.name for one in verbs),
         "@CASES@": cases,
+        "@VALUES@": "\n".join(f"\t\t*:{option}) names={shlex.quote(taken)} ;;" for option, taken in _VALUES.items()),
     }
     for mark, written in words.items():
         text = text.replace(mark, written)
@@ -103,10 +120,11 @@ def _fish_cases(verbs: list[_Verb], root: tuple[tuple[tuple[str, ...], str], ...
     lines = []
     for one in verbs:
         lines.append(_fish("__khlone_needs_verb", f"-f -a {one.name}", one.help))
+        lists = one.names.split(";") if one.names else []
+        for at, names in enumerate(lists):
+            last = _MANY if names is lists[-1] else at
+            lines.append(_fish(f"'__khlone_is_at {one.name} {at} {last}'", f"-f -a {_fish_names(names)}", ""))
         is_this = f"'__khlone_is_verb {one.name}'"
-        source = {"@clones": "'(git-khlone _names 2>/dev/null)'", "@trash": "'(git-khlone _names --trash 2>/dev/null)'"}
-        if one.names:
-            lines.append(_fish(is_this, f"-f -a {source.get(one.names, shlex.quote(one.names))}", ""))
         lines += [_fish(is_this, _fish_flags(given), text) for given, text in one.options]
     lines += [_fish("__khlone_needs_verb", _fish_flags(given), text) for given, text in root]
     return "\n".join(lines)
@@ -121,5 +139,11 @@ def _fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _fish_names(names: str) -> str:
+    return f"'{_FISH.get(names, names)}'"
+
+
 def _fish_flags(given: tuple[str, ...]) -> str:
-    return " ".join(f"-l {one[2:]}" if one.startswith("--") else f"-s {one[1:]}" for one in given)
+    flags = " ".join(f"-l {one[2:]}" if one.startswith("--") else f"-s {one[1:]}" for one in given)
+    taken = [_fish_names(_VALUES[one]) for one in given if one in _VALUES]
+    return f"{flags} -x -a {taken[0]}" if taken else flags

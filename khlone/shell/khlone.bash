@@ -32,44 +32,79 @@ khlone_prompt() {
 	return $code
 }
 
-# What follows the word khlone, up to the cursor: the verb decides.
-_khlone() {
-	local cur=${COMP_WORDS[COMP_CWORD]} verb= word at first=0 options= names=
-	COMPREPLY=()
-	for ((at = 0; at < COMP_CWORD; at++)); do
-		case ${COMP_WORDS[at]} in
-		khlone | */khlone | git-khlone | */git-khlone) first=$((at + 1)); break ;;
-		esac
+# git, in the repository that the command line names with -C: what it prints, a line each.
+_khlone_ask() {
+	local word plain=() # without quotes, as far as a path needs it
+	for word in "${_khlone_where[@]}"; do
+		case $word in '~/'*) word=$HOME/${word#\~/} ;; esac
+		plain+=("${word//[\\\'\"]/}")
 	done
-	for ((at = first; at < COMP_CWORD; at++)); do
-		word=${COMP_WORDS[at]}
-		case $word in
-		--) compopt -o default 2>/dev/null; return ;;
-		-C) at=$((at + 1)) ;;
-		-*) ;;
-		*) verb=$word; break ;;
-		esac
-	done
-	if [ "${COMP_WORDS[COMP_CWORD - 1]}" = -C ]; then
-		compopt -o dirnames 2>/dev/null
-		return
+	command git "${plain[@]}" "$@" 2>/dev/null
+}
+
+# What follows -- or -x is a command, and is completed as if it stood alone.
+_khlone_command() {
+	if declare -F _comp_command_offset >/dev/null; then
+		_comp_command_offset "$1"
+	elif declare -F _command_offset >/dev/null; then
+		_command_offset "$1"
+	else
+		compopt -o default 2>/dev/null
 	fi
+}
+
+# What follows the word khlone, up to the cursor: the verb decides, and an option before the cursor.
+_khlone() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb= word at=1 given=0
+	local options= names= _khlone_where=()
+	COMPREPLY=()
+	if [[ ${1-} == git ]]; then # its own -C, up to the word khlone
+		for (( ; at < COMP_CWORD; at++)); do
+			case ${COMP_WORDS[at]} in
+			-C) _khlone_where+=(-C "${COMP_WORDS[++at]}") ;;
+			khlone) break ;;
+			esac
+		done
+		at=$((at + 1))
+	fi
+	for (( ; at < COMP_CWORD; at++)); do
+		word=${COMP_WORDS[at]}
+		case $verb:$word in
+		*:-- | new:-x | new:--exec) _khlone_command $((at + 1)); return ;;
+		*:-C) _khlone_where+=(-C "${COMP_WORDS[++at]}") ;;
+		*:-*) ;;
+		:*) verb=$word ;;
+		*) given=$((given + 1)) ;;
+		esac
+	done
+	if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${COMP_WORDS[COMP_CWORD - 2]}; fi
 	case $verb in
 	'') options='@ROOT_OPTIONS@' names='@VERBS@' ;;
 @CASES@
 	esac
+	# One list for each word after the verb, the last for all that follow.
+	while ((given-- > 0)) && [[ $names == *';'* ]]; do names=${names#*;}; done
+	names=${names%%;*}
 	case $cur in
-	-*) names= ;;
+	-*) names=$options ;;
 	*)
-		options=
-		case $names in
-		@clones) names=$(command git-khlone _names 2>/dev/null) ;;
-		@trash) names=$(command git-khlone _names --trash 2>/dev/null) ;;
+		case $verb:$prev in
+		*:-C) names=@dirs ;;
+@VALUES@
 		esac
 		;;
 	esac
-	local IFS=$' \n'
-	COMPREPLY=($(compgen -W "$options $names" -- "$cur"))
+	case $names in
+	@clones) names=$(_khlone_ask khlone _names) ;;
+	@trash) names=$(_khlone_ask khlone _names --trash) ;;
+	@branches) names=$(_khlone_ask for-each-ref --count=1000 '--format=%(refname:lstrip=2)' "refs/heads/$cur*" "refs/heads/$cur*/**") ;;
+	@refs) names=$(_khlone_ask for-each-ref --count=1000 '--format=%(refname:lstrip=2)' refs/{heads,tags,remotes}/"$cur"{'*','*/**'}) ;;
+	@dirs) compopt -o dirnames 2>/dev/null; return ;;
+	esac
+	# Compared, never evaluated; and nothing that the command line could read in another way.
+	while IFS= read -r word; do
+		if [[ -n $word && $word == "$cur"* && $word != *[!A-Za-z0-9._/@+,-]* ]]; then COMPREPLY+=("$word"); fi
+	done <<<"${names//[[:space:]]/$'\n'}"
 }
 complete -F _khlone khlone git-khlone
-_git_khlone() { _khlone; }
+_git_khlone() { _khlone git; }

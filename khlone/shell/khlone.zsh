@@ -33,37 +33,65 @@ khlone_prompt() {
 	return $code
 }
 
+# git, in the repository that the command line names with -C: what it prints, a line each.
+_khlone_ask() {
+	command git $where "$@" 2>/dev/null
+}
+
+# What follows the word khlone, up to the cursor: the verb decides, and an option before the cursor.
 _khlone() {
-	local verb= word at=2 options= names=
-	local -a given
+	local verb= word at=2 given=0 options= names=
+	local -a found where
+	# git's own -C, in which _arguments has quoted every backslash.
+	[[ -n "$opt_args[-C]" ]] && where=(-C ${(Q)${(Q)opt_args[-C]}/#\~\//$HOME/})
 	while ((at < CURRENT)); do
 		word=$words[at]
-		case $word in
-		--) _default; return ;;
-		-C) ((at++)) ;;
-		-*) ;;
-		*) verb=$word; break ;;
+		case $verb:$word in
+		*:-- | new:-x | new:--exec)
+			shift at words
+			((CURRENT -= at))
+			_normal
+			return
+			;;
+		*:-C)
+			((at++))
+			where+=(-C ${(Q)words[at]/#\~\//$HOME/})
+			;;
+		*:-*) ;;
+		:*) verb=$word ;;
+		*) ((given++)) ;;
 		esac
 		((at++))
 	done
-	if [[ $words[CURRENT-1] == -C ]]; then
-		_directories
-		return
-	fi
 	case $verb in
 	'') options='@ROOT_OPTIONS@' names='@VERBS@' ;;
 @CASES@
 	esac
+	# One list for each word after the verb, the last for all that follow.
+	while ((given-- > 0)) && [[ $names == *';'* ]]; do names=${names#*;}; done
+	names=${names%%;*}
+	word=$words[CURRENT-1]
+	if [[ $PREFIX == --*=* ]]; then
+		word=${PREFIX%%=*}
+		compset -P '*='
+	fi
 	if [[ $PREFIX == -* ]]; then
-		given=(${=options})
+		names=$options
 	else
-		case $names in
-		@clones) given=(${(f)"$(command git-khlone _names 2>/dev/null)"}) ;;
-		@trash) given=(${(f)"$(command git-khlone _names --trash 2>/dev/null)"}) ;;
-		*) given=(${=names}) ;;
+		case $verb:$word in
+		*:-C) names=@dirs ;;
+@VALUES@
 		esac
 	fi
-	compadd -a given
+	case $names in
+	@clones) found=(${(f)"$(_khlone_ask khlone _names)"}) ;;
+	@trash) found=(${(f)"$(_khlone_ask khlone _names --trash)"}) ;;
+	@branches) found=(${(f)"$(_khlone_ask for-each-ref --count=1000 '--format=%(refname:lstrip=2)' "refs/heads/$PREFIX*" "refs/heads/$PREFIX*/**")"}) ;;
+	@refs) found=(${(f)"$(_khlone_ask for-each-ref --count=1000 '--format=%(refname:lstrip=2)' refs/{heads,tags,remotes}/"$PREFIX"{'*','*/**'})"}) ;;
+	@dirs) _directories; return ;;
+	*) found=(${=names}) ;;
+	esac
+	compadd -a found
 }
 _git-khlone() { _khlone "$@"; }
 zstyle -g _khlone_user ':completion:*:*:git:*' user-commands
@@ -71,4 +99,13 @@ if [[ $_khlone_user != *khlone:* ]]; then
 	zstyle ':completion:*:*:git:*' user-commands $_khlone_user khlone:'a private place for every coding agent'
 fi
 unset _khlone_user
-if (($+functions[compdef])); then compdef _khlone khlone git-khlone; fi
+if (($+functions[compdef])); then
+	compdef _khlone khlone git-khlone
+else # not yet, or not at all: the first prompt tells
+	_khlone_complete() {
+		add-zsh-hook -d precmd _khlone_complete
+		(($+functions[compdef])) || { autoload -Uz compinit && compinit -i; }
+		compdef _khlone khlone git-khlone
+	}
+	autoload -Uz add-zsh-hook && add-zsh-hook precmd _khlone_complete
+fi

@@ -11,8 +11,8 @@ from pathlib import Path
 import pexpect  # type: ignore[import-untyped]
 import pytest
 
-from tests.commands.steps import new
-from tests.support import KHLONE, Khlone
+from tests.commands.steps import document, new
+from tests.support import KHLONE, Git, Khlone, make_repository
 
 SHELLS = {
     "bash": ("bash", "--noprofile", "-i"),
@@ -74,6 +74,17 @@ class Session:
         self.child.expect_exact(PROMPT)
         return text
 
+    def offers(self, keys: str, awaited: str) -> bool:
+        """Type a line without running it; says whether a text comes on the screen."""
+        self.child.send(keys)
+        try:
+            self.child.expect_exact(awaited, timeout=30)
+        except pexpect.TIMEOUT:
+            return False
+        finally:
+            self.child.send("\x15")
+        return True
+
     def close(self) -> None:
         """End the shell."""
         self.child.close(force=True)
@@ -124,6 +135,82 @@ def test_tab_completes_verbs_names_and_options(session: Session, project: Path, 
     assert str(clones / "unique-name") in named
     assert str(clones / "yesterday") in trashed
     assert "zebra-one" in listed
+
+
+@pytest.mark.parametrize("command", ["khlone", "git khlone"])
+def test_files_are_completed_in_a_command_that_khlone_is_to_run(session: Session, project: Path, command: str) -> None:
+    lines = {
+        "exec unique-name -- cat first-n\t": "first-needle.txt",
+        "slot run one -- cat second-n\t": "second-needle.txt",
+        "new later -x cat third-n\t": "third-needle.txt",
+    }
+    for name in lines.values():
+        (project / name).write_text("whole\n")
+
+    assert [session.offers(f"{command} {typed}", whole) for typed, whole in lines.items()] == [True] * len(lines)
+
+
+def test_tab_asks_the_repository_that_is_named(session: Session, khlone: Khlone, tmp_path: Path) -> None:
+    other = make_repository(tmp_path / "other one")
+    for name in ("walrus-two", "vulture-two", "turtle-two"):
+        new(khlone, other, name)
+    quoted = str(other).replace(" ", "\\ ")
+
+    assert session.offers(f"khlone -C {quoted} path wal\t", "walrus-two")
+    assert session.offers(f"git -C {quoted} khlone path vul\t", "vulture-two")
+    assert session.offers(f"git khlone -C {quoted} path tur\t", "turtle-two")
+
+
+@pytest.mark.parametrize("command", ["khlone", "git khlone"])
+def test_tab_completes_what_a_word_or_an_option_takes(session: Session, git: Git, project: Path, command: str) -> None:
+    lines = {
+        "hook run pre-cr\t": "pre-create",
+        "hook run post-sync uni\t": "unique-name",
+        "new other --from quar\t": "quartz/deep",
+        "new other --from v9-\t": "v9-tag",
+        "merge zebra-one --into oni\t": "onion/deep",
+        "new other --branch jas\t": "jasper/deep",
+        "new other --agent open\t": "opencode",
+        "adopt ./plac\t": "./place/",
+    }
+    for branch in ("quartz/deep", "onion/deep", "jasper/deep"):
+        git("branch", branch, cwd=project)
+    git("tag", "v9-tag", cwd=project)
+    (project / "place").mkdir()
+
+    offered = {typed: session.offers(f"{command} {typed}", whole) for typed, whole in lines.items()}
+
+    assert offered == dict.fromkeys(lines, True)
+
+
+@pytest.mark.parametrize("shell", ["bash"], indirect=True)
+def test_a_branch_whose_name_is_a_command_is_neither_run_nor_offered(session: Session, git: Git, project: Path) -> None:
+    git("branch", "evil$(touch${IFS}ran)", cwd=project)
+    git("branch", "evil-twin", cwd=project)
+
+    assert session.offers("khlone new other --from evi\t", "evil-twin")
+    assert not (project / "ran").exists()
+
+
+def test_setup_is_enough_where_zsh_has_no_completion_yet(khlone: Khlone, project: Path) -> None:
+    start_file("zsh").write_text(START["zsh"].replace("autoload -Uz compinit && compinit -u -D\n", ""))
+    assert khlone("setup", "--shell", "zsh", "--yes", cwd=project).code == 0
+    session = Session("zsh", project)
+
+    try:
+        named = session.run("khlone pat\t uni\t")
+    finally:
+        session.close()
+
+    assert str(project.parent / "project.clones" / "unique-name") in named
+
+
+def test_every_agent_of_khlones_own_is_offered(khlone: Khlone, project: Path) -> None:
+    known = document(khlone("agents", "list", "--json", cwd=project), "agents")["agents"]
+    script = khlone("completion", "bash", cwd=project).out
+
+    assert isinstance(known, list)
+    assert f"*:--agent) names='{' '.join(sorted(one['name'] for one in known))}'" in script
 
 
 def test_cd_goes_to_the_clone_and_back_stays_possible(session: Session, project: Path) -> None:
