@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -139,7 +140,12 @@ class Approvals:
                 )
             listed = [_approval(item) for item in document["approvals"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise StateUnsafe(self._path, "it is damaged, so nothing is approved") from error
+            aside = shlex.join(["mv", os.fspath(self._path), f"{self._path}.damaged"])
+            raise StateUnsafe(
+                self._path,
+                "it is damaged, so nothing is approved",
+                hint=f"{aside}; then git khlone trust, in each project",
+            ) from error
         return {one.key: one for one in listed}
 
     def approve(

@@ -222,6 +222,19 @@ def test_a_file_that_cannot_be_relied_on_approves_nothing_and_is_kept(khlone: Kh
     assert store().read_bytes() == before
 
 
+def test_a_damaged_store_says_how_to_go_on(khlone: Khlone, hooked: Path) -> None:
+    assert khlone("trust", "--yes", cwd=hooked).code == 0
+    store().write_text("{")
+
+    done = khlone("--json", "trust", "--yes", cwd=hooked)
+    hint = str(refused(done, "state-unsafe", 77)["hint"])
+    subprocess.run(hint.partition(";")[0], shell=True, check=True)
+
+    assert Path(f"{store()}.damaged").read_text() == "{"
+    assert khlone("trust", "--yes", cwd=hooked).code == 0
+    assert is_approved(hooked)
+
+
 def test_approvals_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
     approvals = Approvals(tmp_path / "khlone" / "trust.json")
 
