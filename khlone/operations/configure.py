@@ -226,7 +226,11 @@ def edit(where: Place, draft: str, environment: Mapping[str, str], cwd: Path) ->
     )
     status = child.wait()
     if status != 0:
-        raise NotPermitted(f"the editor ended with {status}; nothing was changed", hint=f"what you typed is in {copy}")
+        with contextlib.suppress(OSError):
+            if copy.read_bytes() == draft.encode():
+                forget(copy)
+        hint = f"what you typed is in {copy}" if copy.exists() else None
+        raise NotPermitted(f"the editor ended with {status}; nothing was changed", hint=hint)
     try:
         return copy.read_bytes().decode(), copy
     except UnicodeDecodeError as error:

@@ -323,10 +323,20 @@ def test_what_cannot_be_used_is_not_put_in_place_and_not_lost(
 def test_an_editor_that_changes_nothing_changes_nothing(
     khlone: Khlone, repository: Path, tmp_path: Path, code: str
 ) -> None:
-    done = khlone("config", "edit", cwd=repository, env=editor(tmp_path, code))
+    done = khlone("config", "edit", cwd=repository, env={**editor(tmp_path, code), "TMPDIR": str(tmp_path)})
 
     assert done.code == (0 if code == "pass" else 77)
     assert not user_path().exists()
+    assert [one for one in os.listdir(tmp_path) if one.startswith("khlone-config-")] == []
+
+
+def test_what_was_typed_is_kept_where_the_editor_fails(khlone: Khlone, repository: Path, tmp_path: Path) -> None:
+    env = editor(tmp_path, "open(path, 'w').write('# typed\\n')\nsys.exit(1)")
+
+    done = khlone("config", "edit", cwd=repository, env={**env, "TMPDIR": str(tmp_path)})
+
+    assert done.code == 77
+    assert [one.read_text() for one in tmp_path.glob("khlone-config-*/config.toml")] == ["# typed\n"]
 
 
 def test_a_file_that_somebody_else_changed_meanwhile_is_kept(khlone: Khlone, repository: Path, tmp_path: Path) -> None:
