@@ -7,6 +7,7 @@ be shown; a start file is rewritten whole by rename, with every other byte as it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -73,6 +74,9 @@ def carry_out(changes: Sequence[FileChange]) -> None:
                 raise StateUnsafe(change.path, "it has changed since it was read")
             if change.after is None:
                 target.unlink(missing_ok=True)
+                if change.path.parent.name == "khlone":
+                    with contextlib.suppress(OSError):
+                        change.path.parent.rmdir()
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             mode = stat.S_IMODE(target.stat().st_mode) if change.before is not None else 0o644

@@ -118,9 +118,6 @@ class _Leaving:
             self.remove("shell", change.path)
         if not self.dry_run:
             setup.carry_out(changes)
-            for change in changes:
-                if change.path.parent.name == "khlone":
-                    _drop_empty(change.path.parent)
         self.point("uninstall.shell")
 
 
@@ -159,6 +156,7 @@ def _leave_repository(app: App, leaving: _Leaving) -> None:
     if not leaving.dry_run:
         for folder in ("refs/khlone", "logs/refs/khlone"):
             _drop_empty_folders(app.location.common_dir / folder)
+        _drop_empty(app.location.common_dir / "worktrees")  # as git does behind the last one
     leaving.point("uninstall.trash")
     if not leaving.everything:
         leaving.keep("registry", app.state_dir, "the record of clones, and the trash; --all deletes them", asked=False)

@@ -93,6 +93,21 @@ def used(khlone: Khlone, project: Path, *, scope: str = "--all") -> Path:
     return clone
 
 
+def test_empty_folders_go_with_what_was_in_them(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "goes")
+    assert khlone("setup", "--shell", "bash", "--yes", cwd=project).code == 0
+    assert khlone("remove", "goes", cwd=project).code == 0
+    settings = Path(os.environ["XDG_CONFIG_HOME"], "khlone")
+    assert settings.is_dir()
+    assert (project / ".git/worktrees").is_dir()
+
+    assert khlone("setup", "--shell", "bash", "--yes", "--remove", cwd=project).code == 0
+    assert khlone("uninstall", "--all", cwd=project).code == 0
+
+    assert not settings.exists()
+    assert not (project / ".git/worktrees").exists()
+
+
 @pytest.mark.parametrize("scope", ["--all", "--clones"])
 def test_nothing_is_left_and_worktrees_go_on_as_plain_ones(scope: str, khlone: Khlone, git: Git, project: Path) -> None:
     before = Before(project)
