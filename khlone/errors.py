@@ -473,7 +473,7 @@ class NotUndoable(KhloneError):
     code = "not-undoable"
 
     def __init__(self, operation: str | None, what: str, why: str, hint: str | None = None) -> None:
-        super().__init__(f"{what} cannot be undone: {why}", hint=hint or "see git khlone log", operation=operation)
+        super().__init__(f"{what} can be undone: {why}" if operation is None else f"{what} cannot be undone: {why}", hint=hint or "see git khlone log", operation=operation)
 
 
 class NoSuchOperation(KhloneError):
@@ -910,7 +910,7 @@ class PluginFailed(KhloneError):
     def __init__(self, plugin: str, hook: str, cause: str, *, log: Path | None = None) -> None:
         super().__init__(
             f"plugin {plugin!r} failed in {hook}: {cause}",
-            hint="mend or remove the plugin; --no-plugins leaves all of them out"
+            hint="mend or remove the plugin; KHLONE_PLUGINS names those that count, --no-plugins leaves all of them out"
             + (f"; the trace is in {log}" if log is not None else ""),
             plugin=plugin,
             hook=hook,

@@ -134,7 +134,7 @@ class Output:
                 {"code": error.code, "message": error.message, "hint": error.hint, "facts": error.facts},
             )
         else:
-            self._tell(f"khlone: {visible(error.message)}\n")
+            self._tell(f"khlone: {paragraph(error.message)}\n")
             if error.hint:
                 self._tell(f"hint: {visible(error.hint)}\n")
 

@@ -12,8 +12,8 @@ import click
 
 from khlone.commands import Context, verb
 from khlone.commands.completion import SHELLS, script
-from khlone.errors import NotPermitted
-from khlone.operations import setup
+from khlone.errors import NotARepository, NotPermitted
+from khlone.operations import permission, setup
 
 
 @verb("setup")
@@ -36,6 +36,7 @@ def command(context: Context, *, shells: tuple[str, ...], remove: bool, dry_run:
         _show(context, change)
     done = bool(changes) and not dry_run
     if done:
+        _require_outside(context)
         _ask(context, yes=yes)
         setup.carry_out(changes)
     if context.output.as_json:
@@ -54,6 +55,13 @@ def _own_shell(context: Context) -> tuple[str, ...]:
             f"the shell {name or 'in use'!r} is not one of {', '.join(SHELLS)}", hint="name it: --shell bash"
         )
     return (name,)
+
+
+def _require_outside(context: Context) -> None:
+    try:
+        permission.require(context.plain_app(), "setup")
+    except NotARepository:
+        permission.require_outside(context.environment, "setup")
 
 
 def _man_page() -> bytes:

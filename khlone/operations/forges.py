@@ -80,8 +80,12 @@ class Forge:
     def numbered(self, number: int) -> PullRequest:
         """The pull request of a number, open or not; raises ForgeFailed."""
         if self.program == "gh":
-            return self._several(("pr", "view", str(number), "--json", _GH_FIELDS))[0]
-        return self._several(("mr", "view", str(number), "--output", "json"))[0]
+            found = self._several(("pr", "view", str(number), "--json", _GH_FIELDS))
+        else:
+            found = self._several(("mr", "view", str(number), "--output", "json"))
+        if not found:
+            raise ForgeFailed(self.program, f"it says nothing of {number}")
+        return found[0]
 
     def open(self, proposal: Proposal) -> str:
         """Open a pull request and return its address; raises ForgeFailed or CredentialsMissing."""
@@ -109,7 +113,7 @@ class Forge:
             listed = found if isinstance(found, list) else [found]
             return [(_of_gh if self.program == "gh" else _of_glab)(one) for one in listed]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ForgeFailed(self.program, f"its answer cannot be understood: {error}") from error
+            raise ForgeFailed(self.program, "its answer cannot be understood: no pull request by its fields") from error
 
     def _run(self, words: Sequence[str], *, given: str = "") -> str:
         limit_s = self._app.settings.network_timeout_s

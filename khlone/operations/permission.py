@@ -26,6 +26,9 @@ ACTIONS = {
     "approve": "approve what is to land",
     "remove": "remove the clone of another",
     "stop": "stop the session of another",
+    "rename": "rename the clone of another",
+    "undo": "take back what was done with the clone of another",
+    "setup": "change your shells",
     "prune": "prune",
     "hooks": "install or remove git hooks",
     "force": "use --force",
@@ -70,8 +73,19 @@ def require(app: App, action: str) -> None:
 
 def require_own(inside: Inside | None, clone: CloneRecord, action: str = "remove") -> None:
     """Raise NotPermitted for the clone of another, inside a session that the user has not allowed to do that."""
-    if inside is not None and inside.clones != {clone.id} and not allows(inside, action):
-        raise _refusal(action, clone=clone.name)
+    require_own_id(inside, clone.id, clone.name, action)
+
+
+def require_own_id(inside: Inside | None, clone_id: str, name: str, action: str) -> None:
+    """`require_own` for a clone that may be gone."""
+    if inside is not None and inside.clones != {clone_id} and not allows(inside, action):
+        raise _refusal(action, clone=name)
+
+
+def require_outside(environment: Mapping[str, str], action: str) -> None:
+    """Raise NotPermitted where there is no repository, and the environment alone tells of a session."""
+    if any(name in environment for name in ("KHLONE_ID", "KHLONE_SESSION")):
+        raise _refusal(action)
 
 
 def allows(inside: Inside, action: str) -> bool:
@@ -82,7 +96,8 @@ def allows(inside: Inside, action: str) -> bool:
 def _refusal(action: str, **facts: object) -> NotPermitted:
     return NotPermitted(
         f"a session may not {ACTIONS[action]}",
-        hint=f"ask the user to do it, or to allow it: git config --global khlone.session.allow {action}",
+        # Not the command that allows it: whoever is refused would run that next.
+        hint=f"ask the user to do it; outside of sessions, khlone.session.allow can let them {action}",
         inside="session",
         action=action,
         **facts,

@@ -27,7 +27,7 @@ from khlone.errors import (
 )
 from khlone.locks import HeldLock
 from khlone.model import CloneRecord, CloneState, NewRequest, OperationKind, Outcome
-from khlone.operations import create, journal, landing, names, recovery, remove, undo
+from khlone.operations import create, journal, landing, names, permission, recovery, remove, undo
 from khlone.registry import Operation, folded
 from khlone.repository import RefUpdate, failure, null_oid
 from khlone.values import dataclass
@@ -80,6 +80,7 @@ def rename(
     names.check(new)
     app.prepare_state()
     if not dry_run:
+        permission.require_own(permission.find(app), clone, "rename")
         recovery.recover(app)
     with journal.held(app, clone.id, clone.name) as lock:
         plan = plan_rename(app, clone.id, new, keep_path=keep_path)

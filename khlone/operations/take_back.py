@@ -199,6 +199,8 @@ def undo(app: App, operation_id: str | None = None, *, dry_run: bool = False) ->
     why = judge.obstacle(operation)
     if why is not None:
         raise NotUndoable(operation.id, _shown(operation), why, _other_way(operation))
+    if not dry_run:
+        permission.require_own_id(permission.find(app), operation.clone_id, operation.name, "undo")
     ways = {
         OperationKind.CREATE: _undo_create,
         OperationKind.REMOVE: _undo_remove,
@@ -233,8 +235,6 @@ def _require_clone(app: App, operation: Operation) -> CloneRecord:
 
 def _undo_create(app: App, operation: Operation, dry_run: bool) -> Undone:
     clone = _require_clone(app, operation)
-    if not dry_run:
-        permission.require_own(permission.find(app), clone)
     removed = remove.remove_one(app, clone, force=False, dry_run=dry_run, undoes=operation.id)
     return Undone(id=operation.id, kind=operation.kind, clone=clone.name, by=None if dry_run else removed.trash)
 
@@ -257,8 +257,6 @@ def _undo_restore(app: App, operation: Operation, dry_run: bool) -> Undone:
         raise NotUndoable(
             operation.id, _shown(operation), "its files have changed since", f"git khlone remove {clone.name}"
         )
-    if not dry_run:
-        permission.require_own(permission.find(app), clone)
     removed = remove.remove_one(app, clone, force=True, stop=False, dry_run=dry_run, undoes=operation.id)
     return Undone(id=operation.id, kind=operation.kind, clone=clone.name, by=None if dry_run else removed.trash)
 

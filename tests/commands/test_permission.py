@@ -30,6 +30,8 @@ VERBS = {
     "force-own": ["remove", "--force", "one"],
     "force-sync": ["sync", "--force", "two"],
     "undo": ["undo"],
+    "rename": ["rename", "two", "three"],
+    "setup": ["setup", "--shell", "bash", "--yes"],
     "uninstall": ["uninstall"],
 }
 
