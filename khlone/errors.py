@@ -473,7 +473,11 @@ class NotUndoable(KhloneError):
     code = "not-undoable"
 
     def __init__(self, operation: str | None, what: str, why: str, hint: str | None = None) -> None:
-        super().__init__(f"{what} can be undone: {why}" if operation is None else f"{what} cannot be undone: {why}", hint=hint or "see git khlone log", operation=operation)
+        super().__init__(
+            f"{what} can be undone: {why}" if operation is None else f"{what} cannot be undone: {why}",
+            hint=hint or "see git khlone log",
+            operation=operation,
+        )
 
 
 class NoSuchOperation(KhloneError):

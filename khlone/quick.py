@@ -163,7 +163,9 @@ def show_one(context: Context, name: str | None) -> None:
     for session in clone.sessions:
         said = [session.reason, f"asks: {session.waiting_for}" if session.waiting_for else session.activity]
         why = "".join(f" ({visible(one)})" for one in said if one)
-        context.output.answer(f"  {session.pid} {session.state}{why}: {visible(' '.join(session.command))}")
+        held = "" if session.rss_bytes is None else f", {size(session.pss_bytes or session.rss_bytes)}"
+        held += "" if session.cpu_percent is None else f", {session.cpu_percent:.0f} % CPU"
+        context.output.answer(f"  {session.pid} {session.state}{why}{held}: {visible(' '.join(session.command))}")
     if used is not None:
         cost = "" if used.cost_usd is None else f", {used.cost_usd:.4f} USD"
         tokens = (
@@ -187,8 +189,8 @@ def _show_course(context: Context, clone: Clone) -> None:
         context.output.answer(f"{'cpu':<11} {cpu} at most {max(one.cpu_percent for one in found):.0f} % of a core")
 
 
-def show_all(context: Context, *, status: bool) -> None:
-    """Print a table of all clones."""
+def show_all(context: Context, *, status: bool, as_tree: bool = False) -> None:
+    """Print a table of all clones, `as_tree` each below its target."""
     from khlone.operations import inspect
 
     app = context.app()
@@ -204,6 +206,10 @@ def show_all(context: Context, *, status: bool) -> None:
         (*row[:-1], *(visible(cells[number]) for cells in added.values()), row[-1])
         for number, row in enumerate(map(_row, clones))
     ]
+    if as_tree:
+        from khlone import stacks
+
+        rows = stacks.arranged(clones, rows, lines=context.output.can_show(stacks.LINES))
     context.output.table((*_HEADS[:-1], *map(visible, added), _HEADS[-1]), rows)
     for clone in clones:
         if clone.reason:

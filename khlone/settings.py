@@ -397,12 +397,15 @@ def remarks(found: Settings, plugins: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def near(key: str) -> str | None:
-    """The setting whose key, lower case, is most like this one; `None` where none is."""
+    """The setting whose key, lower case, or the table whose name is most like this one; `None` where none is."""
     import difflib
 
     known = {one.key.lower(): one.key for one in setting_table.SETTINGS}
     found = difflib.get_close_matches(key, known, n=1)
-    return f"khlone.{known[found[0]]}" if found else None
+    if found:
+        return f"khlone.{known[found[0]]}"
+    tables = difflib.get_close_matches(key.partition(".")[0], ("hooks", "gate"), n=1)
+    return f"the table [{tables[0]}]" if "." in key and tables else None
 
 
 def _plain_git_config(

@@ -133,12 +133,13 @@ def _described(
     lost = {
         one.id: targets.told(one.target) for one in records if one.target and f"refs/heads/{one.target}" not in tips
     }
+    left = _left_half_done(app, records)
     clones = []
     for record in records:
         tip = tips.get(record.ref)
         ahead, behind = distances.get(record.id, (None, None))
         clone = _with_state(app, record, tip)
-        about_target = [found[record.id] for found in (elsewhere, upstream, lost) if record.id in found]
+        about_target = [found[record.id] for found in (left, elsewhere, upstream, lost) if record.id in found]
         reason = clone.reason or "; ".join(about_target) or None
         clones.append(values.replace(clone, ahead=ahead, behind=behind, merged=merged.get(record.id), reason=reason))
     if look is None:
@@ -181,6 +182,18 @@ def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
     elif outside is not None:
         reason = f"while a session ran, {outside.told}"
     return values.replace(clone, state=state, locked=locked, reason=reason)
+
+
+def _left_half_done(app: App, records: Sequence[CloneRecord]) -> dict[str, str]:
+    """What to say of clones that somebody began to make, move or remove, who is gone."""
+    if all(record.state in _USABLE or record.reason for record in records):
+        return {}
+    return {
+        one.clone_id: f"its {one.kind} was interrupted; the next command that changes something, or git khlone doctor "
+        "--fix, goes on or undoes it"
+        for one in app.registry.open_operations()
+        if not sessions.may_live(one.owner) and sessions.out_of_sight(one.owner) is None
+    }
 
 
 def _tips(app: App, records: Sequence[CloneRecord]) -> tuple[dict[str, str], dict[str, str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -306,3 +308,50 @@ def test_a_clone_is_known_by_its_real_path_too(khlone: Khlone, project: Path, tm
 
     assert document(khlone("path", "--json", cwd=link), "path")["name"] == "a"
     assert (Path(os.path.realpath(link)) / "notes.txt").read_text() == NOTES
+
+
+# -- list --tree ---------------------------------------------------------------------------
+
+
+def test_the_tree_has_each_clone_below_its_target(khlone: Khlone, git: Git, project: Path) -> None:
+    new(khlone, project, "a")
+    new(khlone, project, "b", "--from", "a", "--into", "a")
+    new(khlone, project, "c")
+    git("branch", "release", cwd=project)
+    new(khlone, project, "d", "--into", "release")
+    # Two that are each other's targets hang on nothing.
+    new(khlone, project, "e")
+    new(khlone, project, "f", "--into", "e")
+    database = common_dir(git, project) / "khlone/registry.sqlite3"
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE clones SET target = 'f' WHERE name = 'e'")
+
+    shown = khlone("list", "--tree", cwd=project)
+    ascii_only = khlone("list", "--tree", cwd=project, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+
+    names = [line.split("  ")[0] if line[:1].isalpha() else line[:6].rstrip() for line in shown.out.splitlines()]
+    assert names == ["NAME", "main", "├─ a", "│  └─", "└─ c", "release", "└─ d", "-", "├─ e", "└─ f"]
+    assert "│  └─ b  ready  b" in shown.out
+    assert "|- a" in ascii_only.out
+    assert "`- c" in ascii_only.out
+    assert clone_names(khlone, project) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_a_clone_that_a_killed_command_left_half_made_says_so(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "whole")
+    assert khlone("new", "half", cwd=project, env={"KHLONE_FAULT": "create.refs"}).code == -9
+
+    found = {one["name"]: one for one in document(khlone("list", "--json", cwd=project), "list")["clones"]}
+
+    assert found["half"]["state"] == "creating"
+    assert "its create was interrupted" in found["half"]["reason"]
+    assert found["whole"]["reason"] is None
+    assert "interrupted" in khlone("list", cwd=project).err
+
+
+def test_no_verb_but_those_that_go_there_take_the_main_worktree_for_a_clone(khlone: Khlone, project: Path) -> None:
+    new(khlone, project, "one")
+
+    for words in (["show", "^"], ["remove", "^"], ["merge", "^"]):
+        assert "^ is the main worktree" in khlone(*words, cwd=project).err
+    assert khlone("path", "^", cwd=project).out.strip() == str(project)

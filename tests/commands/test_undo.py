@@ -48,6 +48,10 @@ def do(khlone: Khlone, where: Path, *words: str) -> None:
     assert done.code == 0, done
 
 
+def test_where_nothing_was_done_nothing_can_be_undone(khlone: Khlone, project: Path) -> None:
+    assert "khlone: nothing can be undone: no operation here" in khlone("undo", cwd=project).err
+
+
 # -- each kind ---------------------------------------------------------------------------
 
 

@@ -173,6 +173,16 @@ def test_a_failing_pre_hook_refuses_and_says_how_it_ended_and_what_it_said_last(
     assert footprint(git, repository) == before
 
 
+def test_what_a_failing_hook_said_keeps_its_lines(khlone: Khlone, repository: Path) -> None:
+    approved(repository, {"pre-create": "echo because; printf 'two\\033[2J\\n' >&2; exit 7"})
+
+    done = khlone("new", "one", cwd=repository)
+
+    lines = done.err.splitlines()
+    assert "  because" in lines
+    assert "  two\\x1b[2J" in lines
+
+
 def test_a_failing_pre_merge_hook_holds_its_clone_and_the_others_land(
     khlone: Khlone, repository: Path, commit: Commit
 ) -> None:

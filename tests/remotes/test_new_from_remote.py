@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.commands.merging import oid
-from tests.commands.steps import branches, document, footprint, refused
+from tests.commands.steps import branches, clone_names, document, footprint, refused
 from tests.remotes.conftest import Fetches
 from tests.remotes.forge import fake_forge
 from tests.support import Commit, Git, Khlone
@@ -94,6 +94,25 @@ def test_a_pull_request_that_is_not_there_leaves_nothing(
 
     assert remote.exists()
     assert footprint(git, repository) == before
+
+
+@pytest.mark.parametrize("answer", ["[]", "null", '"text"', '{"number": 1}', '{"number": 1', "7"])
+def test_an_answer_of_gh_that_nobody_expects_leaves_the_number_for_a_name(
+    answer: str, khlone: Khlone, git: Git, repository: Path, remote: Path, there: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "programs/gh").write_text(f"#!/bin/sh\necho '{answer}'\n")
+    (tmp_path / "programs/gh").chmod(0o755)
+    git("config", "khlone.forge", "gh", cwd=repository)
+    git("push", "-q", str(remote), "topic", "HEAD:refs/pull/1/head", cwd=there)
+
+    done = khlone(
+        "new", "--pr", "1", "--json", cwd=repository, env={"PATH": f"{tmp_path}/programs:{os.environ['PATH']}"}
+    )
+
+    assert done.code == 0
+    assert "gh does not say what it is called: gh failed: " in done.err
+    assert clone_names(khlone, repository) == ["pr-1"]
 
 
 def test_a_name_that_is_taken_leaves_nothing_of_the_pull_request(
