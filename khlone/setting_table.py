@@ -582,8 +582,8 @@ SETTINGS = (
         kind=Kind.WORDS,
         sources=_OWN,
         doc="What a command that runs in a clone may do that is otherwise the user's alone: any of `trust`, `remove`, "
-        "`stop`, `rename`, `undo`, `prune`, `hooks`, `setup`, `force` and `uninstall`. From git only the account's own configuration counts, not "
-        "a repository's, and no variable of the session.",
+        "`stop`, `rename`, `undo`, `prune`, `hooks`, `setup`, `force` and `uninstall`. From git only the account's own "
+        "configuration counts, not a repository's, and no variable of the session.",
     ),
     Setting(
         key="trailer",
