@@ -181,6 +181,14 @@ SETTINGS = (
         doc="In `container`: what runs it; without it podman, else docker.",
     ),
     Setting(
+        key="isolation.devcontainer",
+        kind=Kind.FLAG,
+        default="false",
+        sources=_OWN,
+        doc="In `container`: whether the devcontainer CLI makes the image, as the repository's `devcontainer.json` "
+        "says; `khlone.isolation.image` does not count then.",
+    ),
+    Setting(
         key="isolation.memory",
         kind=Kind.SIZE,
         sources=_OWN,

@@ -17,7 +17,7 @@ from khlone import process, values
 from khlone.app import App
 from khlone.errors import InvalidSetting, IsolationMissing
 from khlone.model import CloneRecord
-from khlone.operations import isolation_left, isolation_places
+from khlone.operations import isolation_devcontainer, isolation_left, isolation_places
 from khlone.operations.isolation import MOVED, Start
 from khlone.operations.isolation_home import Home
 from khlone.operations.isolation_places import Access, Places
@@ -44,8 +44,12 @@ class Container:
     def require(self, app: App, *, is_new: bool = False) -> None:
         """Raise IsolationMissing without an engine or an image, or, for a new clone, where the image is not here."""
         self._home.require(app, is_new=is_new)
-        engine, image = _engine(app), _image(app)
+        engine = _engine(app)
         _limits(app)
+        if app.settings.value("isolation.devcontainer") is True:
+            isolation_devcontainer.require(app)
+            return
+        image = _image(app)
         if is_new:
             asked = [engine, "image", "inspect", "--format", "{{.Id}}", image]
             done = process.run(
@@ -80,26 +84,26 @@ class Container:
             if (outside.get(name) != value or name in secrets or _PASSED.fullmatch(name))
             and name not in (*_BY_VALUE, *_LEFT_OUT)
         }
-        container = isolation_left.name_of(start.session)
-        argv = [engine, "run", "--rm", "--interactive", "--name", container, "--pull", "never"]
-        argv += ["--label", f"khlone.clone={start.clone.id}"]
-        if start.is_foreground and sys.stdin.isatty() and sys.stdout.isatty():
-            argv.append("--tty")
-        argv += ["--user", f"{os.geteuid()}:{os.getegid()}", "--workdir", os.fspath(start.clone.path)]
-        if os.geteuid() != 0 and Path(engine).name == "podman":
-            argv += ["--userns", "keep-id"]
-        argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
-        argv += ["--network", "host" if app.settings.value("isolation.network") is True else "none"]
-        argv += [*_limits(app), *str(app.settings.value("isolation.options") or "").split()]
-        argv += list(_mounts(isolation_places.of(app, start)))
-        for name in sorted(passed):
-            argv += ["--env", name]
-        for name in _BY_VALUE:
-            argv += ["--env", f"{name}={given[name]}"] if name in given else []
-        program = start.argv[0] if os.sep in start.command[0] else start.command[0]
-        argv += ["--entrypoint", program, _image(app), *start.command[1:]]
         for left in isolation_left.end(app, start.clone):
             app.told(f"the container {left} of {start.clone.name}, left behind by a khlone that was killed, is removed")
+        walls = _walls(app, engine, start, given)
+        of_repository: Mapping[str, str] = {}
+        if app.settings.value("isolation.devcontainer") is True:
+            made = isolation_devcontainer.made(app, start.clone, engine, walls)
+            image, of_repository = made.image, made.variables
+        else:
+            image = _image(app)
+        container = isolation_left.name_of(start.session)
+        argv = [engine, "run", "--rm", "--interactive", "--name", container, "--pull", "never"]
+        if start.is_foreground and sys.stdin.isatty() and sys.stdout.isatty():
+            argv.append("--tty")
+        argv += walls
+        for name in sorted(passed):
+            argv += ["--env", name]
+        for name in sorted(of_repository.keys() - passed.keys() - {*_BY_VALUE}):
+            argv += ["--env", f"{name}={of_repository[name]}"]
+        program = start.argv[0] if os.sep in start.command[0] else start.command[0]
+        argv += ["--entrypoint", program, image, *start.command[1:]]
         isolation_left.note(app, start.clone, container, engine)
         return values.replace(start, argv=argv, variables={**outside, **passed})
 
@@ -109,6 +113,21 @@ class Container:
         if status is None or status < 0:
             isolation_left.remove(app, _engine(app), name)
         isolation_left.drop(app, start.clone, name)
+
+
+def _walls(app: App, engine: str, start: Start, given: Mapping[str, str]) -> list[str]:
+    """What any container of a clone is started with: its user, places and limits."""
+    argv = ["--label", f"khlone.clone={start.clone.id}"]
+    argv += ["--user", f"{os.geteuid()}:{os.getegid()}", "--workdir", os.fspath(start.clone.path)]
+    if os.geteuid() != 0 and Path(engine).name == "podman":
+        argv += ["--userns", "keep-id"]
+    argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--security-opt", "label=disable"]
+    argv += ["--network", "host" if app.settings.value("isolation.network") is True else "none"]
+    argv += [*_limits(app), *str(app.settings.value("isolation.options") or "").split()]
+    argv += list(_mounts(isolation_places.of(app, start)))
+    for name in _BY_VALUE:
+        argv += ["--env", f"{name}={given[name]}"] if name in given else []
+    return argv
 
 
 def _engine(app: App) -> str:

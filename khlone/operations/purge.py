@@ -19,8 +19,8 @@ from khlone import faults, files, mounts, values
 from khlone.app import App
 from khlone.errors import GitFailed, KhloneError, NoSuchTrash, OnlyCopy, StateUnsafe
 from khlone.locks import HeldLock
-from khlone.model import CloneState, Holds, OperationKind, Outcome
-from khlone.operations import approval, changes, journal, undo
+from khlone.model import CloneState, Holds, Isolation, OperationKind, Outcome
+from khlone.operations import approval, changes, isolation_devcontainer, journal, undo
 from khlone.operations.remove import trash_folder, trash_meta
 from khlone.registry import Operation, TrashRecord
 from khlone.repository import RefUpdate, null_oid
@@ -108,6 +108,8 @@ def _advance(app: App, plan: Mapping[str, object], lock: HeldLock, *, outcome: O
     faults.point("purge.worktree")
     _delete(folder, "admin")
     faults.point("purge.admin")
+    if clone.isolation is Isolation.CONTAINER:
+        isolation_devcontainer.forget(app, clone, app.config_dirs.trash_path(clone.id, trash_id))
     app.config_dirs.purge(clone.id, trash_id)
     faults.point("purge.config-dir")
     entry = next((one for one in app.registry.trash() if one.id == trash_id), None)

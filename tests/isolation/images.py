@@ -22,6 +22,7 @@ NAME = "localhost/khlone-test:latest"
 _COMMANDS = (
     *("sh", "cat", "ls", "echo", "wc", "test", "env", "id", "touch", "mkdir", "rm", "mv", "ln", "sleep", "readlink"),
     *("head", "tail", "grep", "true", "false", "mount", "umount", "kill", "stat", "dirname", "expr"),
+    *("uname", "pwd"),
 )
 
 
@@ -51,6 +52,7 @@ def _packed(root: Path) -> bytes:
     shutil.copy2(str(shutil.which("busybox")), root / "bin/busybox")
     for name in _COMMANDS:
         (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/os-release").write_text("ID=khlone-test\n")
     git = str(shutil.which("git"))
     shutil.copy2(git, root / "usr/bin/git")
     # What git looks for beside itself when it fetches from a folder.
