@@ -135,6 +135,27 @@ def test_where_clones_have_a_hooks_path_pre_commit_says_so_and_the_main_worktree
     assert ran(log, clone) == ["here"]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_prek_installed_inside_a_clone_that_has_a_hooks_path_serves_every_clone(
+    khlone: Khlone, project: Path, programs: Path, log: Path, first: bool
+) -> None:
+    words = (str(programs / "prek"), "install", "-t", "pre-commit", "-t", "post-commit")
+    before = project / ".git/hooks/pre-commit"
+    write(before.parent, {"pre-commit": '#!/bin/sh\necho mine >>"$HOOK_LOG"\n'})
+    before.chmod(0o755)
+    if first:
+        subprocess.run(words, cwd=project, check=True, capture_output=True, timeout=60)
+    one, two = new(khlone, project, "one"), new(khlone, project, "two")
+    installed(project, "clones")
+
+    subprocess.run(words, cwd=one, check=True, capture_output=True, timeout=60)
+
+    assert (project / ".git/khlone/hooks/clones/pre-commit.legacy").exists(), "the control: prek moved khlone's aside"
+    for clone in (one, two):
+        assert sorted(ran(log, clone)) == ["after", "here", "mine"]
+    assert noted(project)
+
+
 def start_husky(husky: Path, worktree: Path) -> None:
     """What `npm install` does in a worktree whose package.json says `prepare: husky`."""
     subprocess.run(["node", husky / "bin.js"], cwd=worktree, check=True, capture_output=True, timeout=60)
