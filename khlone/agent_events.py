@@ -18,6 +18,11 @@ from khlone.values import dataclass
 
 #: Answers of an API that say that it was too much: for this credential, or for the server.
 TOO_MANY, OVERLOADED = 429, 529
+#: Answers of an API that say that it does not take the login.
+_REFUSED = (401, 403)
+_REFUSED_WORDS = ("authentication_failed", "authentication_error")
+#: Where the status of what the client has given up on stands, not that of one try.
+_FINAL_KEYS = ("api_error_status", "apiErrorStatus", "status_code", "http_status")
 #: What is taken to be meant by a limit without a time, in seconds.
 _PAUSE_S = {TOO_MANY: 60.0, OVERLOADED: 30.0}
 #: No limit is believed to last longer.
@@ -104,6 +109,38 @@ def evidence_of(event: Mapping[str, object], reading: AgentReading, now_s: float
     return Evidence(
         status=status, until_s=min(until, now + _LONGEST_S), reason=f"{why} ({status})", is_told=bool(untils)
     )
+
+
+def refusal_of(event: Mapping[str, object]) -> int | None:
+    """The status with which an API has refused the login, once the client has given up; 0 where it says no number.
+
+    A retry is none: by then the client may have found that another one has renewed the login.
+    """
+    if event.get("type") in ("system", "user"):
+        return None
+    parts = [event, *_inside(event)]
+    codes = (part.get(key) for part in parts for key in _FINAL_KEYS)
+    status = next((code for code in codes if code in _REFUSED and isinstance(code, int)), None)
+    if status is not None:
+        return status
+    is_named = any(part.get(key) in _REFUSED_WORDS for part in parts for key in ("error", "type"))
+    return 0 if is_named else None
+
+
+def has_answered(event: Mapping[str, object], reading: AgentReading) -> bool:
+    """Whether an event is an answer of the API's model, so that the login was good."""
+    if event.get("isApiErrorMessage") is True or (reading.failed and at(event, reading.failed)):
+        return False
+    tokens = tokens_of(event)
+    usage = at(event, reading.usage) if reading.usage else None
+    if tokens is None and isinstance(usage, Mapping):
+        tokens = counted("", usage)
+    return tokens is not None and tokens.output > 0
+
+
+def moment_of(event: Mapping[str, object]) -> float | None:
+    """When an event says that it was, in seconds since 1970."""
+    return _moment(event.get("timestamp"))
 
 
 def tokens_of(event: Mapping[str, object]) -> Tokens | None:

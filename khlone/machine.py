@@ -24,6 +24,8 @@ from khlone.values import dataclass
 
 DATABASE_FILE = "machine.sqlite3"
 _BELLS = "leases"
+#: Where a SQLite file says what it is, and which version of a schema it has.
+_SQLITE, _VERSION = b"SQLite format 3\0", slice(60, 64)
 WAITING, STARTING, RUNNING = "waiting", "starting", "running"
 #: How many are woken when something changes: the first in line may wait for something of its own.
 _WOKEN = 4
@@ -82,6 +84,14 @@ class Stop:
         return self.process.pid
 
 
+def version_of(path: Path) -> int | None:
+    """The version of such a file by its header, `None` without one: to open it with SQLite might change it."""
+    with contextlib.suppress(OSError), open(path, "rb") as stream:
+        head = stream.read(_VERSION.stop)
+        return int.from_bytes(head[_VERSION]) if head.startswith(_SQLITE) else None
+    return None
+
+
 class Machine:
     """The machine database of one user, below `folder`.
 
@@ -99,6 +109,11 @@ class Machine:
     def exists(self) -> bool:
         """Whether anybody has asked for anything yet."""
         return self._database.path.exists()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is there, and of the version of this khlone."""
+        return version_of(self._database.path) == len(MIGRATIONS)
 
     def prepare(self, told: Callable[[str], None]) -> None:
         """Make the folders; a damaged file is set aside and told of, since nothing in it outlives a session."""

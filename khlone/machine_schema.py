@@ -93,4 +93,20 @@ CREATE TABLE stops (
 ) STRICT
 """
 
-MIGRATIONS: tuple[str, ...] = (_LEASES, _POOLS, _API, _STOPS)
+_LOGINS = """
+CREATE TABLE refused_logins (
+  credential TEXT PRIMARY KEY,
+  status INTEGER NOT NULL,
+  agent TEXT NOT NULL,
+  repository TEXT NOT NULL,
+  clone TEXT NOT NULL,
+  name TEXT NOT NULL,
+  session TEXT NOT NULL,
+  variable TEXT,
+  place TEXT,
+  content TEXT NOT NULL,
+  noted REAL NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+MIGRATIONS: tuple[str, ...] = (_LEASES, _POOLS, _API, _STOPS, _LOGINS)

@@ -181,7 +181,7 @@ def _check(context: Context, names: tuple[str, ...]) -> int:
 
 
 def _key(context: Context, names: tuple[str, ...], *, file: str | None, command: str | None, remove: bool) -> None:
-    from khlone.operations import agent_keys, environment
+    from khlone.operations import agent_keys, environment, logins
 
     if len(names) > 1 or (file is not None) + (command is not None) + remove != 1:
         raise UsageError("key takes one clone, and one of --file, --command and --remove")
@@ -190,6 +190,7 @@ def _key(context: Context, names: tuple[str, ...], *, file: str | None, command:
     profile = environment.profile_of(app, clone)
     place = None if file is None else Path(context.directory or Path.cwd(), file)
     agent_keys.assign(app, clone, profile, file=place, command=command)
+    logins.given_another(app, clone)
     what = "removed" if remove else "assigned"
     _changes(context, "key", [Change(clone=clone.name, item="key", what=what)])
 

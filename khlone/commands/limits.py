@@ -42,7 +42,7 @@ def command(context: Context, *, agent: str | None) -> None:
     _print(context, found)
 
 
-_PARTS = ("machine", "limits", "carries", "places", "credentials", "rates")
+_PARTS = ("machine", "limits", "carries", "places", "credentials", "refused", "rates")
 
 
 def _print(context: Context, found: Report) -> None:
@@ -66,6 +66,8 @@ def _print(context: Context, found: Report) -> None:
     for limit in found.credentials:
         so_far = f"{limit.allowed} may run so far" if limit.lifted else "none may start"
         context.output.answer(f"login {limit.credential}: {limit.reason}, until {limit.until}; {so_far}")
+    for login in found.refused:
+        context.output.answer(f"login {login.credential}: {visible(login.message)}; {visible(login.fix)}")
     for rate in found.rates:
         asked = f"{rate.requests_per_minute:g} requests, {rate.input_tokens_per_minute:g} tokens in"
         context.output.answer(f"{visible(rate.name)}: {asked}, {rate.output_tokens_per_minute:g} out a minute")

@@ -31,6 +31,14 @@ class _Ended(Exception):
     """The run has failed, and says why."""
 
 
+class _NoLogin(_Ended):
+    """It has failed for its login, with a `status` where the service was asked."""
+
+    def __init__(self, why: str, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
+
+
 def main(words: list[str]) -> int:
     """Do what the words say; the exit code."""
     if "--version" in words:
@@ -43,7 +51,7 @@ def main(words: list[str]) -> int:
             return _status()
         return _run(words)
     except (_Ended, OSError, http.client.HTTPException) as error:
-        _tell(words, str(error))
+        _tell(words, error)
         return 1
 
 
@@ -100,11 +108,16 @@ def _answer(words: list[str], session: str, said: str) -> None:
     _say(json.dumps(_result(session, said, failed=False)))
 
 
-def _tell(words: list[str], why: str) -> None:
-    if "stream-json" in words:
-        _say(json.dumps(_result("", why, failed=True)))
-    else:
+def _tell(words: list[str], error: Exception) -> None:
+    why = str(error)
+    if "stream-json" not in words:
         sys.stderr.write(f"{why}\n")
+        return
+    said = _result("", why, failed=True)
+    if isinstance(error, _NoLogin):
+        said["api_error_status"] = error.status
+        _say(json.dumps({"type": "assistant", "error": "authentication_failed"}))
+    _say(json.dumps(said))
 
 
 def _result(session: str, text: str, *, failed: bool) -> dict[str, Any]:
@@ -203,7 +216,7 @@ def _credential() -> dict[str, str]:
 def _login(path: Path) -> dict[str, Any]:
     login = _read(path).get("claudeAiOauth")
     if not isinstance(login, dict) or not login.get("refreshToken"):
-        raise _Ended("Not logged in")
+        raise _NoLogin("Not logged in")
     return login
 
 
@@ -232,7 +245,7 @@ def _of_another(path: Path, spent: dict[str, Any]) -> dict[str, Any]:
             return found
         time.sleep(0.2)
     _replace(path, json.dumps({"claudeAiOauth": {**spent, "accessToken": "", "refreshToken": "", "expiresAt": 0}}))
-    raise _Ended(_DEAD)
+    raise _NoLogin(_DEAD)
 
 
 @contextlib.contextmanager
@@ -267,7 +280,8 @@ def _ask(credential: dict[str, str], prompt: str) -> str:
     body = {"model": "fake", "max_tokens": 100, "stream": True, "messages": [{"role": "user", "content": prompt}]}
     status, said = _post(f"{base}/v1/messages", body, credential)
     if status != 200:
-        raise _Ended(f"API Error: {status} {said[:200].decode(errors='replace')}")
+        why = f"API Error: {status} {said[:200].decode(errors='replace')}"
+        raise _NoLogin(why, status) if status in (401, 403) else _Ended(why)
     events = [json.loads(line[6:]) for line in said.decode().splitlines() if line.startswith("data: ")]
     return "".join(one["delta"].get("text", "") for one in events if one["type"] == "content_block_delta")
 

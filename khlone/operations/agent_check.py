@@ -2,7 +2,8 @@
 
 In a throw-away clone, filled from the user's own config as any other, whose environment
 leads every connection to a port where nobody listens: nothing is asked of a service, so a
-login that was revoked there is still one here. Nothing of the user's is changed.
+login that was revoked there is still one here, unless a session was refused with it.
+Nothing of the user's is changed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from khlone import process
+from khlone import process, values
 from khlone.app import SESSION_VARIABLES, App
 from khlone.errors import KhloneError
-from khlone.operations import agents
+from khlone.login_rows import RefusedLogin
+from khlone.operations import agents, logins
 from khlone.operations.throw_away import ThrowAway
 from khlone.profiles import FoundAgent, Login
 from khlone.values import dataclass
@@ -37,7 +39,8 @@ class AgentCheck:
     """What became of one agent.
 
     `started` is `None` where nothing says how to start it for a moment, `logged_in` where its
-    version cannot say it without a network. `login` is how clones log in with that version,
+    version cannot say it without a network; `refused` where an API did not take a login of it
+    when a session last asked, and nothing has changed since. `login` is how clones log in with that version,
     `why` the reason; `message` what went wrong.
     """
 
@@ -49,15 +52,24 @@ class AgentCheck:
     login: Login
     why: str
     message: str | None
+    refused: bool = False
 
 
 def check(app: App, names: Sequence[str] = ()) -> list[AgentCheck]:
     """Try the named agents, or every one that is installed; raises UnknownAgent."""
+    refused = logins.refused(app.environment)
     if names:
         found = [one for name in dict.fromkeys(names) for one in agents.find_agents(app, name)]
     else:
         found = [one for one in agents.find_agents(app) if one.path is not None]
-    return [_checked(app, one) for one in found]
+    return [_with_refusals(_checked(app, one), refused) for one in found]
+
+
+def _with_refusals(found: AgentCheck, refused: Sequence[RefusedLogin]) -> AgentCheck:
+    """What its API said of a login when it was last asked: here it is not."""
+    said = [f"{logins.said_of(one)}; {logins.remedy_of(one)}" for one in refused if one.agent == found.name]
+    own = [] if found.message is None else [found.message]
+    return values.replace(found, message="; ".join((*own, *said)) or None, refused=bool(said))
 
 
 def _checked(app: App, found: FoundAgent) -> AgentCheck:

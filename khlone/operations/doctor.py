@@ -17,6 +17,7 @@ from khlone import files, sessions, values, worktrees
 from khlone.app import App
 from khlone.errors import KhloneError, Locked, RegistryCorrupt
 from khlone.locks import HeldLock
+from khlone.login_rows import RefusedLogin
 from khlone.model import GONE_STATES, CloneRecord, CloneState, Finding, Isolation, Severity
 from khlone.operations import (
     agents,
@@ -84,6 +85,7 @@ def diagnose(
     findings += githooks.examine(app, fix=fix)
     findings += _surroundings(app)
     findings += _agents(app, offer if fix else _nothing_offered)
+    findings += _logins(app)
     if app.has_registry:
         findings += app.plugins.diagnose(inspect.list_clones(app, status=False))
     return findings
@@ -298,6 +300,27 @@ def _agents(app: App, offer: Callable[[str], bool]) -> Iterator[Finding]:
                 message=f"{source} {problem}; clones get {'the last good copy' if has_copy else f'no {item.name}'}",
                 fix=f"git khlone agents restore {name}" if has_copy else f"start {name} once outside of clones",
                 fixed=fixed,
+            )
+
+
+def _logins(app: App) -> Iterator[Finding]:
+    """The logins of clones here that an API has refused."""
+    clones = app.registry.clones() if app.has_registry else []
+    known, used = {clone.id for clone in clones}, {clone.agent for clone in clones}
+    refused: list[RefusedLogin] = []
+    if used - {None}:
+        from khlone.operations import logins
+
+        with contextlib.suppress(KhloneError):  # Of a damaged or newer file is told elsewhere.
+            refused = logins.refused(app.environment)
+    for one in refused:
+        if one.agent in used and (one.variable is None or one.clone in known):
+            yield Finding(
+                code="login-refused",
+                severity=Severity.WARNING,
+                clone=one.name if one.variable else None,
+                message=logins.said_of(one),
+                fix=logins.remedy_of(one),
             )
 
 

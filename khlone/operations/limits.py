@@ -10,8 +10,9 @@ from pathlib import Path
 
 from khlone import api_rows, headroom
 from khlone.api_rows import ApiLimit, Used
+from khlone.login_rows import RefusedLogin
 from khlone.machine import WAITING, Lease
-from khlone.operations import admission, turns
+from khlone.operations import admission, logins, turns
 from khlone.operations.admission import Limits, reserve_bytes
 from khlone.operations.names import sized
 from khlone.settings import Settings
@@ -78,6 +79,20 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A login, by its hash, that an API has refused: in a `variable` of the clone `name`, or the user's own."""
+
+    credential: str
+    agent: str
+    name: str
+    variable: str | None
+    status: int
+    since: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
     """What the sessions of one clone of this repository ask of an API, over this minute and the one before."""
 
@@ -97,6 +112,7 @@ class Report:
     carries: Carries
     places: Sequence[Reserved]
     credentials: Sequence[Credential]
+    refused: Sequence[Refused]
     rates: Sequence[Rate]
 
 
@@ -139,6 +155,7 @@ def report(
         carries=_carries(facts, limits, reserve_bytes(limits, found), agent, learned),
         places=[_reserved(one, leases) for one in leases],
         credentials=credentials,
+        refused=[_refused(one) for one in logins.refused(environment)],
         rates=rates,
     )
 
@@ -187,6 +204,19 @@ def _credential(limit: ApiLimit, leases: Sequence[Lease]) -> Credential:
         lifted=admission.allowed(limit) > 0,
         sessions=sum(one.credential == limit.credential for one in holders),
         allowed=admission.allowed(limit),
+    )
+
+
+def _refused(login: RefusedLogin) -> Refused:
+    return Refused(
+        credential=login.credential,
+        agent=login.agent,
+        name=login.name,
+        variable=login.variable,
+        status=login.status,
+        since=logins.since(login),
+        message=logins.said_of(login),
+        fix=logins.remedy_of(login),
     )
 
 

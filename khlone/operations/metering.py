@@ -1,14 +1,12 @@
 """What does the output of an agent say of its API's limits and of what it has used, and where is it written down?
 
 Limits are kept by credential, for all sessions that use it on this machine; what was used,
-by session and minute. A credential is known here by a hash alone.
+by session and minute.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import time
 from collections.abc import Mapping
 
@@ -17,6 +15,7 @@ from khlone.agent_events import Tokens
 from khlone.api_rows import Used
 from khlone.errors import KhloneError
 from khlone.machine import Machine
+from khlone.operations import logins
 from khlone.profiles import AgentProfile
 
 #: Seconds between two writes of what was used.
@@ -25,35 +24,15 @@ _WRITE_S = 10.0
 _MOST_ANSWERS = 100_000
 
 
-def credential_of(profile: AgentProfile, variables: Mapping[str, str]) -> str | None:
-    """The hash of what a session with these variables logs in with; `None` for an agent that has no login.
-
-    A key or a token by itself, else the user's one login by the place where it is kept.
-    """
-    for name in (*profile.token_variables, *profile.key_variables):
-        if variables.get(name):
-            return _hashed("secret", variables[name])
-    for name in profile.credential_variables:
-        if variables.get(name):
-            return _hashed("store", variables[name])
-    has_login = profile.key_variables or profile.token_variables or profile.credential_variables
-    if not has_login:
-        return None
-    return _hashed("home", os.fspath(profile.home)) if profile.home is not None else None
-
-
-def _hashed(kind: str, text: str) -> str:
-    return hashlib.sha256(f"khlone {kind}\0{text}".encode(errors="surrogateescape")).hexdigest()[:16]
-
-
 class Meter:
     """Reads what one session writes, as it comes, and writes down what it says.
 
-    `used` says whose session it is. Nothing that goes wrong here reaches the session.
+    `used` says whose session it is, `login` hears the events too. Nothing that goes wrong here reaches the session.
     """
 
-    def __init__(self, machine: Machine, profile: AgentProfile, used: Used) -> None:
+    def __init__(self, machine: Machine, profile: AgentProfile, used: Used, login: logins.Ear | None = None) -> None:
         self._machine = machine
+        self._login = login
         self._profile = profile
         self._whose = used
         self._output = agent_events.Reader(whole=profile.reading.output == "json")
@@ -75,6 +54,8 @@ class Meter:
         """A piece of a session file: what each answer has used stands there, some of it more than once."""
         for event in self._transcript.feed(piece):
             self._note_limit(event)
+            if self._login is not None:
+                self._login.take(event)
             tokens = agent_events.tokens_of(event)
             if tokens is not None and len(self._answers) < _MOST_ANSWERS:
                 before = self._answers.get(tokens.key)
@@ -83,7 +64,7 @@ class Meter:
         self._write_sometimes()
 
     def close(self) -> None:
-        """Read what is left, and write down what is not written yet."""
+        """Read what is left, and write down what is not written yet; once more there is nothing."""
         for event in self._output.end():
             self._take_output(event)
         self._write()
@@ -91,6 +72,8 @@ class Meter:
     def _take_output(self, event: Mapping[str, object]) -> None:
         reading = self._profile.reading
         self._note_limit(event)
+        if self._login is not None:
+            self._login.take(event, is_output=True)
         session = agent_events.at(event, reading.session) if reading.session else None
         if isinstance(session, str) and len(session) < 200:
             self._agent_session = session

@@ -1,8 +1,8 @@
 """What is done about a session of an agent while it runs, by whoever starts it?
 
-Its output or its session files are read for what it uses and for limits of its API, its
-processes are watched, and what lands outside of its clone meanwhile is reported. Any other
-command is left alone.
+Its output or its session files are read for what it uses, for limits of its API and for
+whether its login is taken, its processes are watched, and what lands outside of its clone
+meanwhile is reported. Any other command is left alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from khlone.app import App
 from khlone.errors import KhloneError
 from khlone.machine import Machine
 from khlone.model import CloneRecord
-from khlone.operations import clients, escape, journal, metering, standing, turns, watching
+from khlone.operations import clients, escape, journal, logins, metering, standing, turns, watching
 from khlone.operations.turns import Place
 from khlone.profiles import AgentProfile
 
@@ -41,7 +41,10 @@ class Minded:
         self._app, self._clone, self._agent, self._session = app, clone, agent, session
         self._place = place
         self._watch = contextlib.ExitStack()
-        self._credential = None if agent is None else metering.credential_of(agent, variables)
+        login = None if agent is None else logins.login_of(agent, variables)
+        self._credential = None if login is None else login.credential
+        self._login = None if agent is None else logins.Ear(app, clone, agent, session=session, variables=variables)
+        self._reading: metering.Meter | None = None
         self._before = None if agent is None else escape.fingerprint(app)
 
     @contextlib.contextmanager
@@ -52,10 +55,11 @@ class Minded:
             yield None
             return
         machine = turns.open_machine(self._app.environment, self._app.told)
-        meter = self._meter(agent)(machine)
+        self._reading = meter = self._meter(agent)(machine)
         try:
             yield meter
         finally:
+            self._reading = None
             meter.close()
             machine.close()
 
@@ -80,9 +84,16 @@ class Minded:
         )
 
     def ended(self) -> None:
-        """It has ended: nothing is stopped any more, and what landed outside meanwhile is told."""
+        """It has ended: nothing is stopped any more; what landed outside meanwhile, and a refused login, is told."""
         self._watch.close()
         app, clone = self._app, self._clone
+        if self._reading is not None:
+            self._reading.close()
+        refusal = None if self._login is None else self._login.ended()
+        if refusal is not None:
+            app.told(f"warning: {refusal}")
+            with contextlib.suppress(KhloneError), app.registry.transaction() as change:
+                change.note_reason(self._session, refusal)
         found = None if self._before is None else escape.compare(app, self._session, self._before)
         if found is not None:
             escape.note(app.config_dirs.clone_path(clone.id), found)
@@ -97,7 +108,7 @@ class Minded:
             session=self._session,
             credential=self._credential,
         )
-        return lambda machine: metering.Meter(machine, agent, whose)
+        return lambda machine: metering.Meter(machine, agent, whose, self._login)
 
 
 class _Waits:

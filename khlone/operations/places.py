@@ -5,7 +5,6 @@ Nothing is written to find that out: a verb that needs a place refuses, and this
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,6 @@ from khlone.config_dir import state_root
 from khlone.errors import KhloneError, NetworkFileSystem, RegistryNewer
 from khlone.machine_schema import MIGRATIONS
 from khlone.model import Finding, Severity
-
-#: How a file of SQLite's begins, and where the version of its schema stands in it.
-_SQLITE = b"SQLite format 3\0"
-_VERSION = slice(60, 64)
 
 
 def examine(app: App) -> Iterator[Finding]:
@@ -69,15 +64,12 @@ def _parts(common_dir: Path) -> Iterator[Finding]:
 
 
 def _machine(state: Path) -> Iterator[Finding]:
-    """A machine database of a newer khlone, by its header: to open one with SQLite might change it."""
-    from khlone.machine import DATABASE_FILE
+    """A machine database of a newer khlone."""
+    from khlone.machine import DATABASE_FILE, version_of
 
-    path = state / DATABASE_FILE
-    with contextlib.suppress(OSError), open(path, "rb") as stream:
-        head = stream.read(_VERSION.stop)
-        version = int.from_bytes(head[_VERSION])
-        if head.startswith(_SQLITE) and version > len(MIGRATIONS):
-            yield _error(RegistryNewer(path, version, len(MIGRATIONS)))
+    version = version_of(state / DATABASE_FILE)
+    if version is not None and version > len(MIGRATIONS):
+        yield _error(RegistryNewer(state / DATABASE_FILE, version, len(MIGRATIONS)))
 
 
 def _writable(path: Path, private: Path) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from khlone.operations import (
     environment,
     isolation,
     journal,
-    metering,
+    logins,
     minding,
     spending,
     standing,
@@ -115,6 +115,7 @@ def _require_room(app: App, clone: Clone, command: Sequence[str]) -> None:
 def request_of(prepared: Prepared, *, light: bool, wait: bool) -> admission.Request:
     """What is asked for of the machine; a `light` one counts, and asks for no memory."""
     clone, agent = prepared.clone, prepared.agent
+    login = None if agent is None else logins.login_of(agent, prepared.asked.variables)
     return admission.Request(
         clone=clone.id,
         name=clone.name,
@@ -123,7 +124,7 @@ def request_of(prepared: Prepared, *, light: bool, wait: bool) -> admission.Requ
         session=prepared.session.id,
         light=light,
         wait=wait,
-        credential=None if agent is None else metering.credential_of(agent, prepared.asked.variables),
+        credential=None if login is None else login.credential,
     )
 
 

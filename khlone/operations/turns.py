@@ -149,9 +149,14 @@ def hold(
         place.give_back()
 
 
+def machine_of(environment: Mapping[str, str]) -> Machine:
+    """The user's machine database as it is: nothing is made, and nothing of an older version migrated."""
+    return Machine(state_root(environment), here=sessions.identity(), lives=_lives)
+
+
 def open_machine(environment: Mapping[str, str], told: Callable[[str], None], *, make: bool = True) -> Machine:
     """The user's machine database, its folders made; a damaged one is set aside."""
-    machine = Machine(state_root(environment), here=sessions.identity(), lives=_lives)
+    machine = machine_of(environment)
     if make or machine.exists:
         machine.prepare(told)
         _free_forsaken(machine)

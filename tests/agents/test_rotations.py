@@ -46,7 +46,12 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=120)
+        if self._process.poll() is None:
+            self._process.communicate(timeout=120)
+
+    def end(self) -> str:
+        """What the command has said until its end, but for the answers."""
+        return "".join(self._process.communicate(timeout=120))
 
     def ask(self) -> None:
         """Put one question, and do not wait for the answer."""
@@ -96,7 +101,7 @@ def log_in(api: Loopback) -> None:
 
 
 def test_twelve_that_work_through_twenty_rotations_a_new_login_and_a_revocation(
-    api: Loopback, clients: list[Client], tmp_path: Path
+    khlone: Khlone, repository: Path, api: Loopback, clients: list[Client], tmp_path: Path
 ) -> None:
     asked, refused = api.accounts.refreshes, api.accounts.refused
     answers = []
@@ -123,3 +128,10 @@ def test_twelve_that_work_through_twenty_rotations_a_new_login_and_a_revocation(
     assert (api.accounts.refreshes - asked, api.accounts.refused - refused) == (ROTATIONS, 0)
     store = json.loads(Path(os.environ["HOME"], ".claude", ".credentials.json").read_bytes())["claudeAiOauth"]
     assert store["refreshToken"]
+    told = [line for client in clients for line in client.end().splitlines() if "was refused by its API" in line]
+    (refused,) = document(khlone("limits", "--json", cwd=repository), "limits")["refused"]
+    (finding,) = document(khlone("doctor", "--json", cwd=repository), "doctor")["findings"]
+    assert len(told) == 1, told
+    assert f"(CLAUDE_CODE_OAUTH_TOKEN of {clients[0].name}) was refused by its API (401)" in told[0]
+    assert (refused["name"], refused["status"]) == (clients[0].name, 401)
+    assert (finding["code"], finding["clone"]) == ("login-refused", clients[0].name)
