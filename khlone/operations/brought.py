@@ -8,9 +8,11 @@ approved by their content, as the repository's hooks are, and looked at before e
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from khlone import trust
@@ -28,6 +30,47 @@ EVENT = "agent"
 _MOST_SHOWN_BYTES = 64 << 10
 #: More than these are not looked at before a start.
 _MOST_FILES = 2000
+#: Programs that start others which are among their words, or in a text that is (decision 0009).
+_RUNNERS = re.compile(
+    r"(ba|da|z|k|mk|fi|c|tc)?sh|busybox|toybox|env|nice|ionice|chrt|taskset|timeout|nohup|setsid|stdbuf|time|exec|command"
+    r"|xargs|parallel|watch|flock|sudo|doas|su|runuser|unshare|nsenter|chroot|prlimit|setpriv|bwrap|firejail|systemd-run"
+    r"|strace|ltrace|gdb|script|unbuffer|expect|caffeinate|tmux|screen|zellij"
+    r"|npx|npm|pnpm|pnpx|yarn|bun|bunx|node|nodejs|deno|corepack|volta|fnm|nvm|asdf|mise|rtx|direnv|nix|nix-shell|devbox"
+    r"|uv|uvx|pipx|docker|podman"
+)
+#: What ends a word in a shell text, or may stand around the name of a program.
+_BETWEEN = re.compile(r"[\s;|&()<>`\"'$={}\\]+")
+#: Whose folders are named for packages.
+_PACKAGES = "node_modules"
+
+
+def starts(command: Sequence[str], profile: AgentProfile) -> bool:
+    """Whether a command is the program of an agent, or one that starts others and has its name among its words.
+
+    What is not to be seen there, as what a script or a Makefile does, is not found.
+    """
+    if not command or not profile.executable:
+        return False
+    program = os.path.basename(profile.executable)
+    if _is_named(command[0], program):
+        return True
+    if not _RUNNERS.fullmatch(os.path.basename(command[0])):
+        return False
+    return any(_is_named(part, program) for word in command[1:] for part in _BETWEEN.split(word))
+
+
+def _is_named(word: str, program: str) -> bool:
+    """Whether a word is that program, by a path too, or a package of its name: `claude`, `@x/claude-code@1`."""
+    parts = [re.sub(r"(?<=.)@.*", "", part) for part in word.split("/")]
+    names = [parts[-1], *(name for above, name in itertools.pairwise(parts) if above[:1] == "@" or above == _PACKAGES)]
+    return any(name == program or name.startswith(f"{program}-") for name in names)
+
+
+def require_for(app: App, clone: CloneRecord, command: Sequence[str], known: Iterable[AgentProfile]) -> None:
+    """Raise NotTrusted where a command starts one of these agents before what it would go by is approved."""
+    for profile in known:
+        if profile.brought and starts(command, profile):
+            require(app, clone, profile)
 
 
 def require(app: App, clone: CloneRecord, profile: AgentProfile) -> None:

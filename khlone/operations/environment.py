@@ -24,12 +24,18 @@ _PORT_VARIABLE = re.compile(r"KHLONE_PORT(S|_COUNT|_\d+)?")
 
 def profile_of(app: App, clone: CloneRecord) -> AgentProfile:
     """The agent profile of a clone; a bare one, with a warning, when its plugin is gone."""
+    return profiles_of(app, clone)[0]
+
+
+def profiles_of(app: App, clone: CloneRecord) -> tuple[AgentProfile, Sequence[AgentProfile]]:
+    """The agent profile of a clone, and every agent's that is known."""
     name = clone.agent or "generic"
-    found = agents.profiles(app, name, clone=clone).get(name)
+    known = agents.profiles(app, name, clone=clone)
+    found = known.get(name)
     if found is None:
         app.told(f"warning: no plugin knows agent {name!r} any more; its variables are not set")
-        return AgentProfile(name=name)
-    return found
+        found = AgentProfile(name=name)
+    return found, tuple(known.values())
 
 
 def additions(app: App, clone: CloneRecord, *, session_id: str | None = None) -> dict[str, str]:
@@ -39,17 +45,21 @@ def additions(app: App, clone: CloneRecord, *, session_id: str | None = None) ->
 
 
 def complete(
-    app: App, clone: CloneRecord, *, session_id: str, command: Sequence[str], profile: AgentProfile | None = None
+    app: App,
+    clone: CloneRecord,
+    *,
+    session_id: str,
+    command: Sequence[str],
+    profile: AgentProfile,
+    known: Sequence[AgentProfile],
 ) -> dict[str, str]:
-    """The whole environment of a command that is started in the clone, whose agent has that profile.
+    """The whole environment of a command that is started in the clone, whose agent has that profile of those `known`.
 
     Raises NotTrusted, AgentNeedsKey, KeyNotUsable, InvalidSetting or PluginClash.
     """
-    profile = profile or profile_of(app, clone)
-    if is_agent(profile, command):
-        from khlone.operations import brought
+    from khlone.operations import brought
 
-        brought.require(app, clone, profile)
+    brought.require_for(app, clone, command, known)
     found = _installed(app, profile, command)
     held = found.held
     dropped = {*profile.strip, *profile.credential_variables, *SESSION_VARIABLES, "KHLONE_ISOLATION", "OLDPWD"}

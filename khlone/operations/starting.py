@@ -68,7 +68,7 @@ def prepare(
     view = journal.as_clone(clone)
     level = isolation.of(clone.isolation)
     level.require(app)
-    profile = environment.profile_of(app, clone)
+    profile, known = environment.profiles_of(app, clone)
     agent = profile if environment.is_agent(profile, command) else None
     allowed = spending.allowance(app, clone, agent, max_cost_usd)
     _require_room(app, view, command)
@@ -83,7 +83,7 @@ def prepare(
         started_at=utc_now(),
     )
     level.prepare(app, clone)
-    variables = environment.complete(app, clone, session_id=session.id, command=argv, profile=profile)
+    variables = environment.complete(app, clone, session_id=session.id, command=argv, profile=profile, known=known)
     asked = isolation.Start(
         clone=clone,
         command=argv,

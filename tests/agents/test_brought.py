@@ -96,6 +96,61 @@ def test_no_way_to_start_it_goes_past_that(
     assert starts(tmp_path) == 0
 
 
+#: Other ways to start it, of which only some can be seen.
+WRAPPED = (
+    ("sh", "-c", "claude -p hello"),
+    ("bash", "-c", 'cd . && exec "$(command -v claude)" -p hello'),
+    ("sh", "-c", "sh -c 'claude -p hello'"),
+    ("env", "X=1", "claude", "-p", "hello"),
+    ("timeout", "10", "claude", "-p", "hello"),
+    ("/usr/bin/nice", "-n", "1", "claude", "-p", "hello"),
+    ("npx", "@anthropic-ai/claude-code@2.1.330", "-p", "hello"),
+    ("npx", "--yes", "--package=@anthropic-ai/claude-code", "claude", "-p", "hello"),
+    ("node", "./node_modules/@anthropic-ai/claude-code/cli.js", "-p", "hello"),
+)
+
+
+@pytest.mark.parametrize("agent", ["claude", "generic"])
+@pytest.mark.parametrize("words", WRAPPED)
+def test_a_wrapper_is_no_way_past_it_either_whichever_agent_the_clone_has(
+    khlone: Khlone, bringing: Path, env: Environment, tmp_path: Path, words: tuple[str, ...], agent: str
+) -> None:
+    program(tmp_path / "bin", "npx", f'echo x >>"{tmp_path}/starts"')
+    program(tmp_path / "bin", "node", f'echo x >>"{tmp_path}/starts"')
+    new(khlone, bringing, "one", "--agent", agent)
+    words = ("exec", "one", "--json", "--", *words)
+
+    before = refused(khlone(*words, cwd=bringing, env=env), "not-trusted", 77)
+    started_before = starts(tmp_path)
+    trust(khlone, bringing)
+    done = khlone(*words, cwd=bringing, env=env)
+
+    assert ".claude/settings.json" in before["message"]
+    assert (started_before, done.code, starts(tmp_path)) == (0, 0, 1), done
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("make", "claude"),
+        ("sh", "-c", "make test"),
+        ("grep", "claude", "README.md"),
+        ("git", "commit", "--allow-empty", "-qm", "tell claude"),
+        ("echo", "claude", "-p"),
+        ("env", "CLAUDE_X=1", "true"),
+        ("sh", "-c", "true claudette .claude/settings.json /claude/x"),
+    ],
+)
+def test_any_other_command_needs_no_approval(
+    khlone: Khlone, bringing: Path, env: Environment, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    program(tmp_path / "bin", "make", "true")
+    program(tmp_path / "bin", "grep", "true")
+    new(khlone, bringing, "one", "--agent", "claude")
+
+    assert khlone("exec", "one", "--", *words, cwd=bringing, env=env).code == 0
+
+
 @pytest.mark.parametrize("name", list(FILES))
 def test_what_changes_has_to_be_approved_again(
     khlone: Khlone, bringing: Path, env: Environment, tmp_path: Path, name: str
