@@ -77,7 +77,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
             usage="usage",
             transcripts="sessions/*/*/*/rollout-*.jsonl",
         ),
-        brought=(".codex/config.toml", ".codex/hooks.json", ".codex/rules/"),
+        brought=(".codex/config.toml", ".codex/hooks.json", ".codex/rules/", ".codex/agents/"),
         description="Codex",
     )
     return [profile]

@@ -40,6 +40,15 @@ STRIPPED = (
     "GEMINI_CLI_TRUSTED_FOLDERS_PATH",
 )
 HEADLESS = ("--output-format", "json")
+#: Settings with hooks, servers and commands, what they name, and variables that lead requests, with the key, elsewhere.
+BROUGHT = (
+    ".gemini/settings.json",
+    ".gemini/.env",
+    ".env",
+    ".gemini/hooks/",
+    ".gemini/policies/",
+    ".gemini/extensions/",
+)
 
 
 @hookimpl
@@ -67,7 +76,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
             usage="stats",
             transcripts=".gemini/tmp/*/chats/*",
         ),
-        brought=(".gemini/settings.json", ".gemini/extensions/"),
+        brought=BROUGHT,
         description="Gemini CLI",
     )
     return [profile]

@@ -51,11 +51,12 @@ STRIPPED = (
 )
 HEADLESS = ("run", "--format", "json")
 
-#: Settings of a repository that start servers, and code that is loaded.
+#: Settings of a repository that start servers, code that is loaded, and what it is installed by, and from where.
 BROUGHT = (
     "opencode.json",
     "opencode.jsonc",
     *(f".opencode/{name}" for name in ("opencode.json", "opencode.jsonc", "plugin/", "plugins/", "tool/", "tools/")),
+    *(f".opencode/{name}" for name in ("package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc")),
 )
 
 

@@ -41,6 +41,8 @@ STRIPPED = (
     "QWEN_CODE_TRUSTED_FOLDERS_PATH",
 )
 HEADLESS = ("--output-format", "stream-json")
+#: Settings with hooks, servers and commands, what they name, and variables that lead requests, with the key, elsewhere.
+BROUGHT = (".qwen/settings.json", ".qwen/.env", ".env", ".qwen/hooks/", ".qwen/extensions/")
 
 
 @hookimpl
@@ -77,7 +79,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
             usage="usage",
             transcripts="projects/*/chats/*.jsonl",
         ),
-        brought=(".qwen/settings.json", ".qwen/extensions/"),
+        brought=BROUGHT,
         description="Qwen Code",
     )
     return [profile]

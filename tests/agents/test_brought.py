@@ -270,3 +270,32 @@ def test_an_unapproved_file_that_is_not_text_is_named_by_its_digest(
 
     assert "not shown, 6 bytes" in shown
     assert start(khlone, repository, "one", env).code == 0
+
+
+@pytest.mark.parametrize(
+    ("agent", "file"),
+    [
+        ("codex", ".codex/config.toml"),
+        ("codex", ".codex/agents/a.toml"),
+        ("gemini", ".gemini/hooks/a.sh"),
+        ("gemini", ".env"),
+        ("qwen", ".qwen/settings.json"),
+        ("qwen", ".qwen/.env"),
+        ("opencode", ".opencode/package.json"),
+        ("opencode", ".opencode/.npmrc"),
+    ],
+)
+def test_what_was_seen_to_run_or_to_lead_requests_away_is_approved_for_every_agent(
+    khlone: Khlone, repository: Path, tmp_path: Path, agent: str, file: str
+) -> None:
+    env = on_path(tmp_path / "bin")
+    program(tmp_path / "bin", agent, 'case "$1" in --version) echo 1.0.0;; esac')
+    new(khlone, repository, "before", "--agent", agent)
+    make_commit(repository, {file: "x\n"}, "brought")
+    new(khlone, repository, "one", "--agent", agent)
+
+    without = khlone("exec", "before", "--json", "--", agent, "hello", cwd=repository, env=env)
+    found = refused(khlone("exec", "one", "--json", "--", agent, "hello", cwd=repository, env=env), "not-trusted", 77)
+
+    assert without.code == 0
+    assert file in found["message"]
