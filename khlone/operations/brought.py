@@ -30,7 +30,7 @@ EVENT = "agent"
 _MOST_SHOWN_BYTES = 64 << 10
 #: More than these are not looked at before a start.
 _MOST_FILES = 2000
-#: Programs that start others which are among their words, or in a text that is (decision 0009).
+#: Programs that start others which are among their words, or in a text that is (decision 0010).
 _RUNNERS = re.compile(
     r"(ba|da|z|k|mk|fi|c|tc)?sh|busybox|toybox|env|nice|ionice|chrt|taskset|timeout|nohup|setsid|stdbuf|time|exec|command"
     r"|xargs|parallel|watch|flock|sudo|doas|su|runuser|unshare|nsenter|chroot|prlimit|setpriv|bwrap|firejail|systemd-run"
