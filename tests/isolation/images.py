@@ -16,9 +16,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import support
 from tests.support import write
 
 NAME = "localhost/khlone-test:latest"
+#: Of docker only where it is: it is no part of what `.ci/run` installs.
+ENGINES = [
+    pytest.param("podman", marks=pytest.mark.needs_podman),
+    *([pytest.param("docker", marks=pytest.mark.needs_docker)] if support.has_docker() else []),
+]
 _COMMANDS = (
     *("sh", "cat", "ls", "echo", "wc", "test", "env", "id", "touch", "mkdir", "rm", "mv", "ln", "sleep", "readlink"),
     *("head", "tail", "grep", "true", "false", "mount", "umount", "kill", "stat", "dirname", "expr"),

@@ -39,10 +39,7 @@ class Engine:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param("podman", marks=pytest.mark.needs_podman),
-        pytest.param("docker", marks=pytest.mark.needs_docker),
-    ],
+    params=images.ENGINES,
 )
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each engine, with the image."""

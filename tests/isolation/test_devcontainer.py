@@ -32,10 +32,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param("podman", marks=pytest.mark.needs_podman),
-        pytest.param("docker", marks=pytest.mark.needs_docker),
-    ],
+    params=images.ENGINES,
 )
 def engine(request: pytest.FixtureRequest) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Each engine, with the image."""
