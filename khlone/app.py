@@ -330,8 +330,6 @@ class App:
             return self._used_before()
         clone = self.registry.clone(name) if self.has_registry else None
         if clone is None:
-            if name == "^":
-                raise UsageError("^ is the main worktree, which is no clone", hint="path and cd know it")
             known = self.registry.trash() if self.has_registry else []
             is_trashed = any(entry.clone.name == name for entry in known)
             raise NoSuchClone(name, self._near(name), is_trashed=is_trashed)

@@ -245,6 +245,8 @@ class NoSuchClone(KhloneError):
         hint = f"did you mean {_some(near)}?" if near else "see `git khlone list`"
         if is_trashed:
             hint = f"it is in the trash, with its logs: `git khlone restore {name}` brings it back"
+        if name == "^":
+            hint = "^ is the main worktree, which is no clone; path and cd go there"
         super().__init__(f"there is no clone named {name!r}", hint=hint, name=name)
 
 

@@ -14,15 +14,18 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from khlone import trust
 from khlone.app import App
 from khlone.errors import NotTrusted, Refusal
 from khlone.model import CloneRecord
-from khlone.named_files import Found, NamedFile, Tree, Worktree
 from khlone.operations import agents
 from khlone.profiles import AgentProfile
-from khlone.trust import Subject
+
+# For those commands alone that start an agent.
+if TYPE_CHECKING:
+    from khlone.named_files import Found, Tree
+    from khlone.trust import Subject
 
 #: What approvals of this kind are for.
 EVENT = "agent"
@@ -77,6 +80,8 @@ def require(app: App, clone: CloneRecord, profile: AgentProfile) -> None:
     """Raise NotTrusted where the agent would go by something in the clone that the user has not approved."""
     if not any(os.path.lexists(clone.path / name) for name in profile.brought):
         return
+    from khlone import trust
+
     approvals = trust.Approvals.of_user(app.environment).load()
     repository = trust.identity(app.location)
     for one in in_worktree(app, [profile], clone.path):
@@ -96,6 +101,8 @@ def in_worktree(app: App, known: Iterable[AgentProfile], folder: Path) -> list[S
 
     Behind a link, or in a repository within, that belongs to the repository everything counts.
     """
+    from khlone.named_files import Worktree
+
     tree = Worktree(folder, app.location.anchor, app.location.common_dir)
     found: list[Subject] = []
     for profile in known:
@@ -153,6 +160,9 @@ def _files(folder: Path, name: str) -> list[str]:
 
 def _subjects(profile: AgentProfile, tree: Tree, folder: Path, names: Iterable[str]) -> list[Subject]:
     """Each file as it is approved: shown in full where it is text of a usual size, else by its digest alone."""
+    from khlone.named_files import NamedFile
+    from khlone.trust import Subject
+
     found = []
     for name in names:
         seen = tree.look(os.path.join(folder, name))
