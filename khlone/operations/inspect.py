@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from khlone import sessions, values, worktrees
 from khlone.app import App
@@ -23,7 +23,6 @@ from khlone.operations import (
     escape,
     integration,
     journal,
-    landed,
     names,
     resources,
     standing,
@@ -31,6 +30,9 @@ from khlone.operations import (
     undo,
 )
 from khlone.ref_files import is_oid
+
+if TYPE_CHECKING:
+    from khlone.operations import landed
 
 _WORKERS = 4
 _USABLE = (CloneState.READY, CloneState.MERGED, CloneState.MERGING, CloneState.ADOPTED, CloneState.BROKEN)
@@ -124,8 +126,7 @@ def _described(
     tips, trees = _tips(app, records)
     distances = _distances(app, records, tips)
     elsewhere = _landed_elsewhere(app, records, tips, distances)
-    ahead_of_target = [record for record in records if distances.get(record.id, (None, None))[0]]
-    missing = landed.missing(app, ahead_of_target, tips)
+    missing = _missing(app, [one for one in records if distances.get(one.id, (None, None))[0]], tips)
     upstream = {clone_id: one.told for clone_id, one in missing.items() if one.upstream is not None}
     gone = {clone_id: one.told for clone_id, one in missing.items() if one.upstream is None}
     merged = _merged(app, records, tips, trees, distances, {**elsewhere, **gone})
@@ -182,6 +183,16 @@ def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
     elif outside is not None:
         reason = f"while a session ran, {outside.told}"
     return values.replace(clone, state=state, locked=locked, reason=reason)
+
+
+def _missing(app: App, records: Sequence[CloneRecord], tips: Mapping[str, str]) -> Mapping[str, landed.Missing]:
+    """The landings that their targets lack. What finds them is loaded only where something has landed."""
+    merged = [record for record in records if record.state is CloneState.MERGED]
+    if not merged:
+        return {}
+    from khlone.operations import landed
+
+    return landed.missing(app, merged, tips)
 
 
 def _left_half_done(app: App, records: Sequence[CloneRecord]) -> dict[str, str]:
