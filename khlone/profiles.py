@@ -53,7 +53,10 @@ class ConfigItem:
     each repository, by its path, and the keys of such an entry that may go back to the
     user. `sound_keys` are those of which at least one is there unless the program has
     reset its file. `moves_paths` means that JSON files of a copied folder hold absolute
-    paths into it. `is_credential` marks what `Login.LINK` links.
+    paths into it. `is_credential` marks what `Login.LINK` links; its `expiry` is the key,
+    levels separated by dots, of the moment at which that login runs out, in milliseconds
+    since the epoch: of programs that renew it without a lock that all clones share, one
+    starts first then, and the others once it is renewed.
     """
 
     name: str
@@ -67,6 +70,7 @@ class ConfigItem:
     sound_keys: Sequence[str] = ()
     moves_paths: bool = False
     is_credential: bool = False
+    expiry: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -397,8 +397,9 @@ SETTINGS = (
         kind=Kind.SECONDS,
         default="10",
         sources=_OWN,
-        doc="How many seconds the next agent waits at most for the start of one that shares its config dir; 0 for "
-        "none. Agents with a config dir for each clone never wait.",
+        doc="How many seconds the next agent waits at most for the start of one that shares its config dir, or that "
+        "renews a login which both share by a link; 0 for none. Agents with a config dir for each clone, and a login "
+        "that is good, never wait.",
     ),
     Setting(
         key="limits.cost",

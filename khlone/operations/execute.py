@@ -261,7 +261,7 @@ def _captured(
 ) -> ExecResult:
     """Run it with captured output, to its end or until it is given up; what `check` raises keeps it from starting."""
     with (
-        boot_gate.passed(app, prepared.clone, prepared.agent, told=told, check=check) as gate,
+        boot_gate.passed(app, prepared.clone, prepared.agent, prepared.asked.variables, told=told, check=check) as gate,
         recorded(app, prepared, place, turn) as session,
         session.mind.output() as meter,
     ):

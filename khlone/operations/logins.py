@@ -30,6 +30,8 @@ from khlone.values import dataclass
 _LOOK_S = 10.0
 _MOST_BYTES = 1 << 20
 _MOST_FILES = 200
+#: So many seconds before its end Claude Code renews an access token.
+_EARLY_S = 300.0
 _SECRET = re.compile(r"token|key|secret|access|refresh", re.IGNORECASE)
 
 
@@ -60,6 +62,36 @@ def login_of(profile: AgentProfile, variables: Mapping[str, str]) -> Login | Non
         return None
     place = None if item is None else profile.source_of(item)
     return Login(credential=_hashed("home", os.fspath(profile.home)), place=place)
+
+
+def shared_file(clone: CloneRecord, profile: AgentProfile, variables: Mapping[str, str]) -> SharedFile | None:
+    """The file of a login that can run out and that the clone shares with others by a link; `None` without one."""
+    login = login_of(profile, variables)
+    item = next((one for one in profile.items if one.is_credential and one.expiry), None)
+    if login is None or login.place is None or item is None or clone.config_dir is None:
+        return None
+    is_linked = (clone.config_dir / item.name).is_symlink() and profile.source_of(item) == login.place
+    return SharedFile(path=Path(os.path.realpath(login.place)), expiry=item.expiry) if is_linked else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFile:
+    """A file of credentials, by its real `path`; `expiry` is the key of its end."""
+
+    path: Path
+    expiry: str
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether its access token has run out, or does so soon; so it is held while the file is being written."""
+        try:
+            content = files.read_regular(self.path, most=_MOST_BYTES)
+            found = None if content is None else json.loads(content)
+        except (OSError, KhloneError, ValueError, RecursionError):
+            return True
+        for key in self.expiry.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        return isinstance(found, int | float) and found / 1000 < time.time() + _EARLY_S
 
 
 def _hashed(kind: str, text: str) -> str:

@@ -247,7 +247,9 @@ def on_terminal(
     with signals.Noted() as noted:
         with (
             recorded(app, prepared, place, is_begun=is_begun) as running,
-            boot_gate.passed(app, prepared.clone, prepared.agent, check=noted.raise_noted) as gate,
+            boot_gate.passed(
+                app, prepared.clone, prepared.agent, prepared.asked.variables, check=noted.raise_noted
+            ) as gate,
         ):
             noted.raise_noted()
             running.reads_files = True

@@ -175,7 +175,9 @@ class Supervisor:
                 with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
                     change.note_session_process(prepared.session.id, sessions.identity(), waits=why)
 
-            with boot_gate.passed(self._app, prepared.clone, prepared.agent, told=waits, check=check) as gate:
+            with boot_gate.passed(
+                self._app, prepared.clone, prepared.agent, prepared.asked.variables, told=waits, check=check
+            ) as gate:
                 self._run(prepared, Running(self._app, prepared, place), gate)
 
     def _run(self, prepared: Prepared, running: Running, gate: boot_gate.Gate) -> None:

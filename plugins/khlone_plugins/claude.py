@@ -94,7 +94,11 @@ VERSIONS = (
         why="the first refresh replaces a link by a private file, and the shared store cannot be named yet",
     ),
     AgentVersions(
-        since="2.1.112", until="2.1.117", login=Login.LINK, status=_STATUS, why="a refresh writes through the link"
+        since="2.1.112",
+        until="2.1.117",
+        login=Login.LINK,
+        status=_STATUS,
+        why="a refresh writes through the link, one client at a time",
     ),
     # Whether one of these is logged in was not tried.
     AgentVersions(until="2.1.111", login=Login.LINK, why="a refresh writes through the link"),
@@ -206,6 +210,7 @@ def _items(user: UserDirs | None) -> tuple[ConfigItem, ...]:
             name=".credentials.json",
             sharing=Sharing.NEVER,
             is_credential=True,
+            expiry="claudeAiOauth.expiresAt",
             why="refresh tokens work once: a copy or a replaced link logs the others out",
         ),
         *(ConfigItem(name=name, sharing=Sharing.NEVER, why="what one session has said and done") for name in PRIVATE),
