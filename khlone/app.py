@@ -168,6 +168,11 @@ class App:
         self.tell_problems(found.opened(self.location, self.settings.values, state_dir))
         return found
 
+    def write_spent(self) -> None:
+        """Write down what time hooks have taken, where plugins were loaded at all."""
+        if "plugins" in self.__dict__:
+            self.plugins.write_spent()
+
     @property
     def has_foreign_plugins(self) -> bool:
         """Whether a plugin that is not khlone's own may have a word in something; loads none."""

@@ -93,6 +93,7 @@ def run(argv: Sequence[str]) -> int:
             return _call(context, words)
         finally:
             output.finish()
+            context.write_spent()
             signals.end_silently()
     except BaseException as error:  # noqa: BLE001 - the one place where whatever ends a command is told
         return _told(output, context, error)

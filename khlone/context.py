@@ -56,6 +56,11 @@ class Context:
         self._opened.watch = self.output.watch
         return self._opened
 
+    def write_spent(self) -> None:
+        """Write down what time hooks have taken."""
+        if self._opened is not None:
+            self._opened.write_spent()
+
     def tell_way_out(self) -> None:
         """Say what to type if the folder that the command was called in has gone, or moved, with its clone."""
         app = self._opened

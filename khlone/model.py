@@ -441,10 +441,21 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HookTime:
+    """How often one hook of a plugin was called, and the milliseconds that it took, all calls together."""
+
+    hook: str
+    calls: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PluginReport:
     """An installed plugin, which of khlone's hooks it implements, and why it was not loaded if it was not.
 
-    `import_ms` is the time its import took, `None` where it was not imported.
+    `import_ms` is the time its import took, `None` where it was not imported. `spent` is
+    what its hooks have taken in the last commands of the user, in all repositories, as far
+    as it was five milliseconds or more in one command; the longest first.
     """
 
     name: str
@@ -454,3 +465,4 @@ class PluginReport:
     reason: str | None = None
     hooks: Sequence[str] = ()
     import_ms: float | None = None
+    spent: Sequence[HookTime] = ()

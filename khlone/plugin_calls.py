@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from khlone import plugin_log, values
 from khlone.errors import KhloneError, PluginFailed, Refusal
-from khlone.values import dataclass
+from khlone.model import HookTime
 
 DEFAULT_LIMIT_S = 60.0
 #: What counts as a plugin's failure; every other BaseException passes through.
@@ -35,17 +35,10 @@ _AGAIN_S = 1.0
 #: A timer and a clock may differ by this much.
 _SLACK_S = 0.005
 
+#: What took less in one command is not written down.
+_LEAST_S = 0.005
+
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """The time that one plugin has spent in one hook."""
-
-    plugin: str
-    hook: str
-    calls: int
-    seconds: float
 
 
 class TimeIsUp(Exception):
@@ -65,12 +58,26 @@ class Caller:
         self._spent: dict[tuple[str, str], tuple[int, float]] = {}
 
     @property
-    def spent(self) -> tuple[Spent, ...]:
-        """The time spent so far, by plugin and hook, in the order of their first calls."""
+    def spent(self) -> tuple[tuple[str, HookTime], ...]:
+        """The time that each plugin has spent in each hook so far, in the order of their first calls."""
         return tuple(
-            Spent(plugin=plugin, hook=hook, calls=calls, seconds=seconds)
+            (plugin, HookTime(hook=hook, calls=calls, ms=seconds * 1000))
             for (plugin, hook), (calls, seconds) in self._spent.items()
         )
+
+    def write_spent(self) -> None:
+        """Write down what was spent since this was last called, beside the log; what cannot be written is no error."""
+        if self._log is not None and any(seconds >= _LEAST_S for _, seconds in self._spent.values()):
+            from khlone import plugin_times
+
+            plugin_times.note(self._log.with_name(plugin_times.FILE), self.spent)
+        self._spent.clear()
+
+    def written(self) -> dict[str, list[HookTime]]:
+        """What the last commands have written down, by plugin."""
+        from khlone import plugin_times
+
+        return {} if self._log is None else plugin_times.read(self._log.with_name(plugin_times.FILE))
 
     def call(self, plugin: str, hook: str, function: Callable[[], _T], *, limit_s: float | None = None) -> _T:
         """What the function returns; `limit_s` is the plugin's own limit.

@@ -28,21 +28,26 @@ def write(path: Path, *, plugin: str, where: str, seconds: float, error: BaseExc
     trace = redacted("".join(traceback.format_exception(error)))[-_MOST_ENTRY:]
     head = f"{utc_now()} plugin {plugin!r} in {where}, after {seconds:.3f} s\n"
     entry = f"{head}{trace.rstrip()}\n\n".encode(errors="replace")
+    return append(path, entry, most=MOST_BYTES)
+
+
+def append(path: Path, entry: bytes, *, most: int) -> bool:
+    """Append to such a file, the older of two once it would be larger than `most`; False when it cannot be done."""
     try:
         files.make_private_dir(path.parent)
-        _make_room(path, len(entry))
+        _make_room(path, len(entry), most)
         _append(path, entry)
     except (OSError, KhloneError):
         return False
     return True
 
 
-def _make_room(path: Path, wanted: int) -> None:
+def _make_room(path: Path, wanted: int, most: int) -> None:
     try:
         size = os.lstat(path).st_size
     except FileNotFoundError:
         return
-    if size + wanted > MOST_BYTES:
+    if size + wanted > most:
         os.replace(path, path.with_name(f"{path.name}.1"))
 
 

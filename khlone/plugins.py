@@ -25,6 +25,7 @@ from khlone.model import (
     Demand,
     Finding,
     Held,
+    HookTime,
     Location,
     MergePlan,
     MergeResult,
@@ -35,9 +36,10 @@ from khlone.model import (
     Severity,
     Verdict,
 )
-from khlone.plugin_calls import DEFAULT_LIMIT_S, Caller, Spent, cause, frozen
+from khlone.plugin_calls import DEFAULT_LIMIT_S, Caller, cause, frozen
 from khlone.plugin_loading import Loaded, Unusable
 from khlone.profiles import AgentProfile, ConfigItem
+from khlone.values import replace
 
 _T = TypeVar("_T")
 
@@ -106,12 +108,17 @@ class Plugins:
     @property
     def reports(self) -> tuple[PluginReport, ...]:
         """Every installed plugin, those that were left out included, sorted by name."""
-        return self._loaded.reports
+        times = self._caller.written()
+        return tuple(replace(one, spent=times.get(one.name, ())) for one in self._loaded.reports)
 
     @property
-    def spent(self) -> tuple[Spent, ...]:
+    def spent(self) -> tuple[tuple[str, HookTime], ...]:
         """The time that each plugin has spent in each hook so far."""
         return self._caller.spent
+
+    def write_spent(self) -> None:
+        """Write that down for `khlone plugins`, and begin anew; what cannot be written is no error."""
+        self._caller.write_spent()
 
     def failed(self, plugin: str, where: str, seconds: float, error: BaseException) -> PluginFailed:
         """The error for what a plugin raised outside of its hooks, in a verb of its own; the trace is logged."""

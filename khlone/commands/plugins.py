@@ -11,7 +11,8 @@ from khlone.output import visible
 def command(context: Context) -> None:
     """Show which plugins are installed, which hooks they implement, and why one is not loaded.
 
-    IMPORT is the time that loading it took, in milliseconds.
+    IMPORT is the time that loading it took, SPENT what its hooks have taken in the last
+    commands, both in milliseconds; what took less than five in a command does not count.
     """
     reports = context.plugins().reports
     if context.output.as_json:
@@ -20,7 +21,9 @@ def command(context: Context) -> None:
     if not reports:
         context.output.tell("no plugins are installed")
         return
-    context.output.table(("NAME", "VERSION", "DISTRIBUTION", "LOADED", "IMPORT", "HOOKS"), list(map(_row, reports)))
+    context.output.table(
+        ("NAME", "VERSION", "DISTRIBUTION", "LOADED", "IMPORT", "SPENT", "HOOKS"), list(map(_row, reports))
+    )
     for report in reports:
         if report.reason is not None:
             context.output.tell(f"{visible(report.name)}: {visible(report.reason)}")
@@ -33,5 +36,6 @@ def _row(report: PluginReport) -> tuple[str, ...]:
         visible(report.distribution),
         "yes" if report.loaded else "no",
         "-" if report.import_ms is None else f"{report.import_ms:.1f}",
+        f"{sum(one.ms for one in report.spent):.0f}" if report.spent else "-",
         " ".join(hook.removeprefix("khlone_") for hook in report.hooks) or "-",
     )

@@ -334,6 +334,7 @@ def see_through(spec: Mapping[str, Any], answer: int, keeper: int) -> None:
     try:
         app, request, token = _opened(spec)
         Supervisor(app, request, link, heard, token, keeper).see_through()
+        app.write_spent()
     except KhloneError as error:
         link.fail(error)
     except Exception as error:

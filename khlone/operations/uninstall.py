@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from khlone import faults, files, trust, worktrees
+from khlone import faults, files, plugin_log, plugin_times, trust, worktrees
 from khlone.app import App
 from khlone.config_dir import MARKER as CONFIG_MARKER
 from khlone.config_dir import cache_root, state_root
@@ -28,7 +28,6 @@ from khlone.model import CloneRecord, CloneState
 from khlone.operations import create, githooks, hook_places, journal, permission, purge, recovery, setup, standing
 from khlone.operations.setup import FileChange
 from khlone.operations.undo import admin_path
-from khlone.plugin_log import LOG_FILE
 from khlone.port_leases import LEASE_FILE, LOCK_FILE
 from khlone.registry import TrashRecord
 from khlone.repository import RefUpdate, null_oid
@@ -41,7 +40,8 @@ ASIDE = "khlone-leaving"
 _AGENT_HOOKS = "hooks.json"
 _WHERE_REFS_STAY = ("refs/heads", "refs/tags", "refs/remotes")
 #: What is the whole account's, and goes with the last repository.
-_OF_ACCOUNT = (trust.FILE, "trust.lock", LOG_FILE, f"{LOG_FILE}.1", LOCK_FILE, "plugins/deps", "hooks", "reports")
+_LOGS = tuple(f"{name}{older}" for name in (plugin_log.LOG_FILE, plugin_times.FILE) for older in ("", ".1"))
+_OF_ACCOUNT = (trust.FILE, "trust.lock", *_LOGS, LOCK_FILE, "plugins/deps", "hooks", "reports")
 #: Places, slots, limits and usage.
 _OF_MACHINE = (DATABASE_FILE, f"{DATABASE_FILE}-journal", "machine.lock", "leases")
 

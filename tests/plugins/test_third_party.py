@@ -528,6 +528,44 @@ def test_a_hook_that_hangs_is_ended_named_and_rolled_back(
     assert "time.sleep(3600)" in state("plugins.log").read_text()
 
 
+def test_the_verb_plugins_says_what_time_hooks_have_taken_in_the_last_commands(
+    khlone: Khlone, enable: Enable, git: Git, repository: Path
+) -> None:
+    enable("hangs")
+    git("config", "khlone.plugins.timeout", "0.2", cwd=repository)
+    khlone("new", "one", cwd=repository)
+    khlone("new", "two", cwd=repository)
+    written = state("plugins.times").read_bytes()
+    with state("plugins.times").open("ab") as stream:
+        stream.write(b"[[1, 2]]\nno line of ours\n")
+
+    found = document(khlone("plugins", "--json", cwd=repository), "plugins")["plugins"]
+
+    spent = {one["name"]: one["spent"] for one in found}
+    assert [(one["hook"], one["calls"]) for one in spent["hangs"]] == [("khlone_post_create", 2)]
+    assert spent["hangs"][0]["ms"] >= 400
+    assert spent["codex"] == []
+    (row,) = [line.split() for line in khlone("plugins", cwd=repository).out.splitlines() if line.startswith("hangs ")]
+    assert int(row[5]) >= 400
+    assert stat.S_IMODE(state("plugins.times").stat().st_mode) == 0o600
+    assert state("plugins.times").read_bytes().startswith(written)
+
+
+def test_the_time_of_hooks_is_kept_of_the_last_commands_only(khlone: Khlone, enable: Enable, repository: Path) -> None:
+    enable("hangs")
+    row = b'[["hangs", "khlone_post_create", 1, 7.0]]\n'
+    places = state("plugins.times"), state("plugins.times.1")
+    places[0].parent.mkdir(parents=True, exist_ok=True)
+    places[0].write_bytes(row * ((64 << 10) // len(row)))
+    places[1].write_bytes(row * 3)
+
+    done = khlone("new", "one", env={"KHLONE_PLUGINS_TIMEOUT": "0.2"}, cwd=repository)
+
+    assert done.code == 0
+    assert places[0].stat().st_size < 1000
+    assert places[1].stat().st_size > 60_000
+
+
 @pytest.mark.parametrize("words", [("--no-plugins", "list"), ("list", "--no-plugins")], ids=["before", "after"])
 def test_no_plugins_leaves_out_every_plugin(
     words: tuple[str, ...], khlone: Khlone, enable: Enable, repository: Path
