@@ -57,6 +57,11 @@ class KhloneError(Exception):
         self.hint = hint
         self.facts = {key: _plain(value) for key, value in facts.items()}
 
+    def listed(self, key: str) -> tuple[str, ...]:
+        """A fact that is a list, `paths` say, as texts; empty where there is none."""
+        found = self.facts.get(key)
+        return tuple(str(one) for one in found) if isinstance(found, list) else ()
+
 
 class Interrupted(BaseException):
     """A signal asked the process to end; raised in the main thread so that undo steps run."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,7 @@ def own_index(app: App, admin: Path) -> Iterator[dict[str, str]]:
     import shutil
 
     with own_room(app) as stage:
-        for left in stage.glob("diff-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > _LEFT_S:
-                    left.unlink()
+        _sweep(stage, "diff-*")
         is_for_a_moment = stage != app.state_dir / "stage"
         objects = objects_in(app, stage / "objects") if is_for_a_moment else {}
         index = stage / f"diff-{os.urandom(4).hex()}.index"
@@ -70,15 +68,24 @@ def own_objects(app: App) -> Iterator[dict[str, str]]:
     What a killed one left goes after a day.
     """
     with own_room(app) as stage:
-        for left in stage.glob("conflicts-*"):
-            with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > _LEFT_S:
-                    _clear(left)
+        _sweep(stage, "conflicts-*")
         folder = stage / f"conflicts-{os.urandom(4).hex()}"
         try:
             yield objects_in(app, folder)
         finally:
             _clear(folder)
+
+
+def _sweep(stage: Path, pattern: str) -> None:
+    for left in stage.glob(pattern):
+        with contextlib.suppress(OSError):
+            about = left.lstat()
+            if time.time() - about.st_mtime <= _LEFT_S:
+                continue
+            if stat.S_ISDIR(about.st_mode):
+                _clear(left)
+            else:
+                left.unlink()
 
 
 def _clear(folder: Path) -> None:

@@ -221,12 +221,11 @@ def tell_held(app: App, left: Sequence[_Left]) -> None:
 
 
 def _as_held(clone: CloneRecord | QueueEntry, error: KhloneError) -> Held:
-    paths = error.facts.get("paths")
     return Held(
         name=clone.name,
         code=error.code,
         message=error.message,
-        paths=tuple(str(path) for path in paths) if isinstance(paths, list) else (),
+        paths=error.listed("paths"),
         exit_code=error.exit_code,
         hint=error.hint,
     )

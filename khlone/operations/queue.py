@@ -242,7 +242,6 @@ def run(app: App, target: str) -> bool:
 
 def explain(app: App, entry: QueueEntry, error: KhloneError, *, epoch: int, notes: Sequence[str] = ()) -> None:
     """Note why an entry cannot land; raises SeatLost where another drives the queue now."""
-    paths, partners = error.facts.get("paths"), error.facts.get("partners")
     with app.registry.transaction() as change, files.explained(app.location.common_dir):
         queue_rows.require_seat(change.connection, entry.target, epoch)
         queue_rows.end(
@@ -253,8 +252,8 @@ def explain(app: App, entry: QueueEntry, error: KhloneError, *, epoch: int, note
             exit_code=error.exit_code,
             message=error.message,
             hint=error.hint,
-            paths=[str(path) for path in paths] if isinstance(paths, list) else [],
-            partners=[str(one) for one in partners] if isinstance(partners, list) else [],
+            paths=error.listed("paths"),
+            partners=error.listed("partners"),
             notes=notes,
         )
     drop_pins(app, [entry])

@@ -378,8 +378,8 @@ class _Driver:
         queue.explain(self._app, entry, error, epoch=self._seat.epoch, notes=notes)
         if isinstance(error, NothingToMerge):
             landed.note(self._app, entry.clone, self._target)
-        partners = cast("list[object]", error.facts.get("partners") or [])
-        self._watched.held(entry.name, f"{error.code}{' with ' if partners else ''}{', '.join(map(str, partners))}")
+        partners = error.listed("partners")
+        self._watched.held(entry.name, f"{error.code}{' with ' if partners else ''}{', '.join(partners)}")
 
     # -- landing
 
@@ -418,7 +418,7 @@ class _Driver:
 
     def _hold_what_overlaps(self, chain: Sequence[Change], error: TargetDirty) -> None:
         """Hold those whose own change meets local work in the target's checkout; the others are tried without them."""
-        in_the_way = {str(path) for path in cast("list[object]", error.facts.get("paths") or [])}
+        in_the_way = set(error.listed("paths"))
         held = 0
         for one in chain:
             own = {change.path for change in landing.path_changes(self._app, one.candidate.old, one.candidate.oid)}

@@ -158,12 +158,11 @@ def sync(app: App, request: SyncRequest) -> SyncResult:
 
 
 def _as_kept(clone: CloneRecord, error: KhloneError) -> Unsynced:
-    paths = error.facts.get("paths")
     return Unsynced(
         name=clone.name,
         code=error.code,
         message=error.message,
-        paths=tuple(str(path) for path in paths) if isinstance(paths, list) else (),
+        paths=error.listed("paths"),
         exit_code=error.exit_code,
         hint=error.hint,
         laid_out=isinstance(error, MergeConflict) and bool(error.facts.get("laid_out")),
@@ -319,8 +318,9 @@ def require_untouched(app: App, clone: CloneRecord, old: str, new: str) -> landi
     try:
         return moving.require_clean(app, clone.branch, old, new)
     except TargetDirty as error:
-        paths = cast("list[str]", error.facts["paths"])
-        raise _hinted(CloneDirty(clone.name, paths), "commit it in the clone or move it away first") from error
+        raise _hinted(
+            CloneDirty(clone.name, error.listed("paths")), "commit it in the clone or move it away first"
+        ) from error
     except TargetInProgress as error:
         raise CloneDirty(clone.name, [f"a {error.facts['what']} that is under way"]) from error
 
