@@ -63,8 +63,8 @@ class CreatePlan:
         return {"operation": self.operation, "clone": journal.to_json(self.clone)}
 
 
-def create(app: App, request: NewRequest) -> Clone:
-    """Make one clone and return it, ready.
+def create(app: App, request: NewRequest, *, together: str | None = None) -> Clone:
+    """Make one clone and return it, ready; those with the same `together` are taken back as one.
 
     Raises IllegalName, CloneExists, BranchExists, BranchCheckedOut, NameCollides,
     NoSuchRef, InvalidSetting, UnbornHead, UnknownAgent, IsolationMissing, UsageError, Refusal or
@@ -81,7 +81,8 @@ def create(app: App, request: NewRequest) -> Clone:
     with journal.held(app, clone.id, clone.name) as lock:
         with app.registry.transaction() as change:
             change.reserve_clone(clone)
-            change.begin_operation(journal.operation(OperationKind.CREATE, clone, plan.as_json()))
+            written = {**plan.as_json(), "together": together}
+            change.begin_operation(journal.operation(OperationKind.CREATE, clone, written))
         try:
             with files.explained(clone.path):
                 faults.point("create.reserved")
@@ -109,11 +110,12 @@ def create_many(
     """
     made: list[Clone] = []
     failed: list[tuple[str, KhloneError]] = []
+    together = journal.new_operation_id()
     for number in range(1, count + 1):
         one = values.replace(request, name=f"{request.name}-{number}")
         app.progress(number - 1, count, f"making {one.name}")
         try:
-            made.append(create(app, one))
+            made.append(create(app, one, together=together))
         except KhloneError as error:
             failed.append((one.name, error))
         else:
@@ -152,11 +154,7 @@ def plan_create(app: App, request: NewRequest) -> CreatePlan:
         config_dir=app.config_dirs.config_path(clone_id, agent),
         created_at=utc_now(),
     )
-    return CreatePlan(
-        operation=journal.new_operation_id(),
-        clone=clone,
-        profile=profile,
-    )
+    return CreatePlan(operation=journal.new_operation_id(), clone=clone, profile=profile)
 
 
 def require_free_name(app: App, name: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from khlone.app import App
 from khlone.errors import CloneLocked, InvalidSetting, KhloneError, SessionLive, Untouched, UsageError
 from khlone.model import CloneRecord, CloneState, Kept, PruneResult, Removed
-from khlone.operations import create, fetching, permission, purge, recovery, remove, submodules, sweep, undo
+from khlone.operations import create, fetching, journal, permission, purge, recovery, remove, submodules, sweep, undo
 from khlone.registry import TrashRecord
 from khlone.setting_table import as_bytes, as_seconds
 from khlone.values import dataclass
@@ -71,13 +71,14 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
     removed: list[Removed] = []
     left: list[Kept] = []
     clones = app.registry.clones()
+    noted = {"together": journal.new_operation_id()}
     for number, clone in enumerate(clones):
         app.progress(number, len(clones), f"looking at {clone.name}")
         try:
             _require_done_with(app, clone)
-            removed.append(remove.remove_one(app, clone, force=False, dry_run=request.dry_run))
+            removed.append(remove.remove_one(app, clone, force=False, dry_run=request.dry_run, noted=noted))
         except KhloneError as error:
-            left.append(_kept(clone.name, error))
+            left.append(remove.kept(clone.name, error))
     if not request.dry_run:
         _sweep(app)
     return PruneResult(removed=removed, kept=left, purged=())
@@ -86,10 +87,6 @@ def prune(app: App, request: PruneRequest) -> PruneResult:
 def _sweep(app: App) -> None:
     sweep.sweep(app)
     submodules.forget_handed_over(app)
-
-
-def _kept(name: str, error: KhloneError) -> Kept:
-    return Kept(name=name, code=error.code, message=error.message, exit_code=error.exit_code, hint=error.hint)
 
 
 def _require_done_with(app: App, clone: CloneRecord) -> None:
@@ -154,7 +151,7 @@ def _prune_trash(app: App, age_s: float, size: int | None, request: PruneRequest
                 app.progress(number, len(going), f"purging {entry.clone.name}")
                 error, stays = next(found)
                 if error is not None:
-                    kept.append(_kept(entry.clone.name, error))
+                    kept.append(remove.kept(entry.clone.name, error))
                     continue
                 purged.append(entry.id)
                 if not request.dry_run:

@@ -88,28 +88,30 @@ def remove_each(app: App, clones: Sequence[CloneRecord], *, force: bool = False,
     _ = app.config_dirs  # Refused now, where it cannot be told, and not half way.
     if not dry_run:
         recovery.recover(app)
-    removed: list[Removed] = []
-    kept: list[Kept] = []
+    removed, left = [], []
     inside = None if dry_run else permission.find(app)
+    noted = {"together": journal.new_operation_id()}
     for clone in clones:
         try:
             permission.require_own(inside, clone)
-            removed.append(remove_one(app, clone, force=force, dry_run=dry_run))
+            removed.append(remove_one(app, clone, force=force, dry_run=dry_run, noted=noted))
         except KhloneError as error:
-            kept.append(
-                Kept(
-                    name=clone.name, code=error.code, message=error.message, exit_code=error.exit_code, hint=error.hint
-                )
-            )
-    return RemoveResult(removed=removed, kept=kept)
+            left.append(kept(clone.name, error))
+    return RemoveResult(removed=removed, kept=left)
+
+
+def kept(name: str, error: KhloneError) -> Kept:
+    """The clone of that name, which stays as it is, and why."""
+    return Kept(name=name, code=error.code, message=error.message, exit_code=error.exit_code, hint=error.hint)
 
 
 def remove_one(
-    app: App, clone: CloneRecord, *, force: bool, dry_run: bool, stop: bool = True, undoes: str | None = None
+    app: App, clone: CloneRecord, *, force: bool, dry_run: bool, stop: bool = True, noted: dict[str, str] | None = None
 ) -> Removed:
     """Move one clone to the trash; raises what keeps it.
 
-    Without `stop` not even `force` ends processes. `undoes` is the operation that this takes back.
+    Without `stop` not even `force` ends processes. `noted` goes into the journal too, for `undo`:
+    the operation that this `undoes`, and what it is done `together` with.
     """
     with journal.held(app, clone.id, clone.name) as lock:
         current = app.registry.clone_by_id(clone.id)
@@ -135,7 +137,7 @@ def remove_one(
             "delete_branch": now.delete_branch,
             "untracked": len(now.changes.untracked),
             "ignored": list(now.changes.ignored[:1000]),
-            "undoes": undoes,
+            **(noted or {}),
         }
         with app.registry.transaction() as change:
             change.move_clone(clone, CloneState.REMOVING)

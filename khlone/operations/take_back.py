@@ -1,4 +1,6 @@
-"""How is the last operation, or a named one, taken back?
+"""How is what was done last, or a named operation, taken back?
+
+What one command did to several clones (`new -n`, `remove`, `prune`) is taken back as one.
 
 Never a guess: an operation is taken back only while what it led to is still there as it
 left it, and else refused with the reason. Nothing is lost by it: a created clone goes to
@@ -8,7 +10,7 @@ What undo did is not what the next undo takes back: that one goes further into t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -16,7 +18,7 @@ from khlone import faults, files, sessions
 from khlone.app import App
 from khlone.errors import KhloneError, NoSuchOperation, NotUndoable
 from khlone.locks import HeldLock
-from khlone.model import CloneRecord, CloneState, OperationKind, Outcome, Strategy, utc_now
+from khlone.model import CloneRecord, CloneState, Kept, OperationKind, Outcome, Strategy, utc_now
 from khlone.operations import (
     journal,
     landed,
@@ -54,6 +56,14 @@ class Undone:
     old: str | None = None
     new: str | None = None
     kept: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenBack:
+    """The operations that were taken back, newest first, and the clones whose could not be: `held`."""
+
+    undone: Sequence[Undone]
+    held: Sequence[Kept]
 
 
 class Judge:
@@ -112,20 +122,22 @@ class Judge:
             raise NoSuchOperation(operation_id)
         return found
 
-    def last(self) -> Operation:
-        """The newest operation that was not taken back, those of undo itself aside.
+    def last(self) -> list[Operation]:
+        """The newest operation that was not taken back, those of undo itself aside, and what was done together with it.
 
-        One that cannot be taken back is never skipped for an older one that nobody meant:
+        What cannot be taken back is never skipped for an older one that nobody meant:
         raises NotUndoable, whose hint names the next one that can be.
         """
-        found = (operation for operation in self._candidates() if operation.id not in self._undone)
-        last = next(found, None)
-        if last is None:
+        found = [operation for operation in self._candidates() if operation.id not in self._undone]
+        if not found:
             raise NotUndoable(None, "nothing", "no operation here can be taken back")
-        why = self.obstacle(last)
-        if why is not None:
-            raise NotUndoable(last.id, _shown(last), why, _other_way(last) or self._older(found))
-        return last
+        last, together = found[0], found[0].plan.get("together")
+        group = [one for one in found if one is last or (together and one.plan.get("together") == together)]
+        if all(self.obstacle(one) is not None for one in group):
+            older = iter(one for one in found if one not in group)
+            why = str(self.obstacle(last))
+            raise NotUndoable(last.id, _shown(last), why, _other_way(last) or self._older(older))
+        return group
 
     def _older(self, rest: Iterator[Operation]) -> str | None:
         older = next((operation for operation in rest if self.obstacle(operation) is None), None)
@@ -185,17 +197,34 @@ def _shown(operation: Operation) -> str:
     return f"the {operation.kind.value} of {operation.name}"
 
 
-def undo(app: App, operation_id: str | None = None, *, dry_run: bool = False) -> Undone:
-    """Take back the last operation that can be, or the named one.
+def undo(app: App, wanted: Sequence[str] = (), *, dry_run: bool = False) -> TakenBack:
+    """Take back what was done last, or the operations of these ids, each on its own.
 
-    Raises NoSuchOperation, NotUndoable, and what the way back raises: HasChanges,
-    NotIntegrated, SessionLive, CloneDirty, TargetDirty, TargetInProgress.
+    Raises NoSuchOperation, and where none can be taken back what is said of the first:
+    NotUndoable, and what the way back raises: HasChanges, NotIntegrated, SessionLive,
+    CloneDirty, TargetDirty, TargetInProgress.
     """
     app.prepare_state()
     if not dry_run:
         recovery.recover(app, ask=True)
     judge = Judge(app)
-    operation = judge.last() if operation_id is None else judge.find(operation_id)
+    operations = [judge.find(one) for one in dict.fromkeys(wanted)] if wanted else judge.last()
+    undone: list[Undone] = []
+    held: list[Kept] = []
+    first: KhloneError | None = None
+    for number, operation in enumerate(operations):
+        app.progress(number, len(operations), f"taking back {_shown(operation)}")
+        try:
+            undone.append(_undo_one(app, Judge(app) if wanted else judge, operation, dry_run=dry_run))
+        except KhloneError as error:
+            first = first or error
+            held.append(remove.kept(operation.name, error))
+    if not undone and first is not None:
+        raise first
+    return TakenBack(undone=undone, held=held)
+
+
+def _undo_one(app: App, judge: Judge, operation: Operation, *, dry_run: bool) -> Undone:
     why = judge.obstacle(operation)
     if why is not None:
         raise NotUndoable(operation.id, _shown(operation), why, _other_way(operation))
@@ -213,7 +242,9 @@ def undo(app: App, operation_id: str | None = None, *, dry_run: bool = False) ->
 
 
 def _other_way(operation: Operation) -> str | None:
-    """What else takes back a merge."""
+    """What else takes back a merge or an adopt."""
+    if operation.kind is OperationKind.ADOPT:
+        return f"git khlone remove {operation.name} moves it to the trash, git khlone uninstall leaves plain worktrees"
     if operation.kind is not OperationKind.MERGE or operation.outcome not in _LANDED:
         return None
     old, new = str(operation.plan["old"]), str(operation.plan["new"])
@@ -235,7 +266,7 @@ def _require_clone(app: App, operation: Operation) -> CloneRecord:
 
 def _undo_create(app: App, operation: Operation, dry_run: bool) -> Undone:
     clone = _require_clone(app, operation)
-    removed = remove.remove_one(app, clone, force=False, dry_run=dry_run, undoes=operation.id)
+    removed = remove.remove_one(app, clone, force=False, dry_run=dry_run, noted={"undoes": operation.id})
     return Undone(id=operation.id, kind=operation.kind, clone=clone.name, by=None if dry_run else removed.trash)
 
 
@@ -257,7 +288,7 @@ def _undo_restore(app: App, operation: Operation, dry_run: bool) -> Undone:
         raise NotUndoable(
             operation.id, _shown(operation), "its files have changed since", f"git khlone remove {clone.name}"
         )
-    removed = remove.remove_one(app, clone, force=True, stop=False, dry_run=dry_run, undoes=operation.id)
+    removed = remove.remove_one(app, clone, force=True, stop=False, dry_run=dry_run, noted={"undoes": operation.id})
     return Undone(id=operation.id, kind=operation.kind, clone=clone.name, by=None if dry_run else removed.trash)
 
 

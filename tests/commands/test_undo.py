@@ -72,6 +72,61 @@ def test_a_create_is_undone_by_a_remove_that_can_be_undone_in_turn(khlone: Khlon
     assert newest(khlone, project, "create")["undoable"]
 
 
+def test_what_one_command_did_to_several_clones_is_undone_as_one(khlone: Khlone, git: Git, project: Path) -> None:
+    before = branches(git, project)
+    new(khlone, project, "bystander")
+    do(khlone, project, "new", "t", "-n", "3")
+    made = branches(git, project)
+    creates = [one["id"] for one in log(khlone, project) if one["clone"].startswith("t-")]
+
+    first = undo(khlone, project)
+
+    assert [first["undone"]["id"], *(one["undone"]["id"] for one in first["together"])] == creates
+    assert (first["undone"]["clone"], [one["undone"]["clone"] for one in first["together"]]) == ("t-3", ["t-2", "t-1"])
+    assert first["held"] == []
+    assert clone_names(khlone, project) == ["bystander"]
+    assert set(branches(git, project)) - set(before) == {"bystander"}
+    back = undo(khlone, project, first["by"], *(one["by"] for one in first["together"]))
+    assert (len(back["together"]), branches(git, project)) == (2, made)
+    do(khlone, project, "remove", "t-1", "t-3")
+    again = undo(khlone, project)
+    assert {again["undone"]["clone"], *(one["undone"]["clone"] for one in again["together"])} == {"t-1", "t-3"}
+    one = next(one["id"] for one in log(khlone, project) if (one["kind"], one["clone"]) == ("create", "t-2"))
+    assert undo(khlone, project, one)["together"] == []
+    assert clone_names(khlone, project) == ["bystander", "t-1", "t-3"]
+
+
+def test_of_several_clones_that_were_made_at_once_undo_keeps_those_with_work_and_tells_them(
+    khlone: Khlone, commit: Commit, project: Path
+) -> None:
+    do(khlone, project, "new", "t", "-n", "4")
+    committed(commit, Path(show(khlone, project, "t-4")["path"]))
+    uncommitted(commit, Path(show(khlone, project, "t-2")["path"]))
+
+    dry = khlone("undo", "--dry-run", cwd=project)
+    done = khlone("undo", cwd=project)
+
+    assert (dry.code, done.code) == (1, 1)
+    assert dry.out == done.out.replace("is taken", "would be taken")
+    assert done.out == "the create of t-3 is taken back\nthe create of t-1 is taken back\n"
+    assert "kept: the create of t-4 cannot be undone: t-4 has commits of its own" in done.err
+    assert "kept: t-2 has " in done.err
+    assert clone_names(khlone, project) == ["t-2", "t-4"]
+    refused(khlone("undo", "--json", cwd=project), "not-undoable")
+    assert clone_names(khlone, project) == ["t-2", "t-4"]
+
+
+def test_an_adopt_is_not_undone_and_the_ways_there_are_are_named(khlone: Khlone, git: Git, project: Path) -> None:
+    path = project.parent / "mine"
+    git("worktree", "add", "-q", "-b", "mine", str(path), cwd=project)
+    do(khlone, project, "adopt", str(path))
+
+    error = refused(khlone("undo", "--json", cwd=project), "not-undoable")
+
+    assert "git khlone remove mine" in error["hint"]
+    assert "git khlone uninstall" in error["hint"]
+
+
 def uncommitted(commit: Commit, path: Path) -> str:
     """Work that no commit holds."""
     write(path, {"thoughts.txt": "precious\n"})
