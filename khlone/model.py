@@ -7,6 +7,7 @@ classes; their field names are the contract and only ever grow.
 from __future__ import annotations
 
 import enum
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,12 @@ class CloneState(enum.StrEnum):
 GONE_STATES = frozenset({CloneState.TRASHED, CloneState.PURGING})
 #: States in which a clone may land.
 MERGEABLE = (CloneState.READY, CloneState.MERGED, CloneState.ADOPTED)
+
+
+def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """What names are sorted by for people: numbers in them by what they say, so that `t-2` stands before `t-10`."""
+    parts = ((is_number, "".join(letters)) for is_number, letters in itertools.groupby(name.casefold(), str.isdecimal))
+    return [(not is_number, int(part) if is_number else 0, part) for is_number, part in parts], name
 
 
 class Strategy(enum.StrEnum):

@@ -28,6 +28,7 @@ from khlone.model import (
     OperationKind,
     Outcome,
     ProcessIdentity,
+    natural,
     utc_now,
 )
 from khlone.records import EXEC
@@ -72,7 +73,7 @@ class Registry:
 
     def clones(self) -> list[CloneRecord]:
         """Every clone that is not in the trash, by name."""
-        return [_clone(row) for row in self._rows(f"{_CLONES} WHERE {_LIVE} ORDER BY c.folded")]
+        return sorted(map(_clone, self._rows(f"{_CLONES} WHERE {_LIVE}")), key=lambda one: natural(one.name))
 
     def clone(self, name: str) -> CloneRecord | None:
         """The live clone of that name, by exact letters."""
@@ -97,8 +98,7 @@ class Registry:
 
     def operation(self, operation_id: str) -> Operation | None:
         """One operation, ended or not."""
-        rows = self._rows("SELECT * FROM operations WHERE id = ?", (operation_id,))
-        return _operation(rows[0]) if rows else None
+        return next(map(_operation, self._rows("SELECT * FROM operations WHERE id = ?", (operation_id,))), None)
 
     def last_landing(self, clone_id: str, target: str) -> Operation | None:
         """The newest merge that brought the clone onto that branch, as far back as the journal goes."""

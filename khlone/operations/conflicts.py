@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from khlone import ref_files
 from khlone.app import App
 from khlone.errors import GitFailed
-from khlone.model import MERGEABLE, CloneRecord
+from khlone.model import MERGEABLE, CloneRecord, natural
 from khlone.operations import aside, names, touched
 from khlone.values import dataclass
 
@@ -96,9 +96,9 @@ def _as_it_is(app: App, clone: CloneRecord, tip: str, environment: Mapping[str, 
 def _chosen(app: App, request: ForecastRequest) -> list[CloneRecord]:
     if request.names:
         named = {clone.id: clone for clone in map(app.require_clone, request.names)}
-        return sorted(named.values(), key=lambda clone: clone.name)
+        return sorted(named.values(), key=lambda clone: natural(clone.name))
     found = app.registry.clones() if app.has_registry else []
-    return sorted((clone for clone in found if clone.state in MERGEABLE), key=lambda clone: clone.name)
+    return sorted((clone for clone in found if clone.state in MERGEABLE), key=lambda clone: natural(clone.name))
 
 
 def _tips(app: App, clones: Sequence[CloneRecord], into: str | None) -> dict[str, str]:
@@ -158,11 +158,12 @@ def landing_order(foes: Mapping[str, Collection[str]], blocked: Collection[str] 
     more than d foes (Halldorsson and Radhakrishnan, 1997).
     """
     order: list[str] = []
-    for waiting in (sorted(set(foes) - set(blocked)), sorted(set(foes) & set(blocked))):
+    for group in (set(foes) - set(blocked), set(foes) & set(blocked)):
+        waiting = sorted(group, key=natural)
         while waiting:
             free = set(waiting)
             while free:
-                best = min(free, key=lambda name: (len(free.intersection(foes[name])), name))
+                best = min(filter(free.__contains__, waiting), key=lambda name: len(free.intersection(foes[name])))
                 order.append(best)
                 free -= {best, *foes[best]}
             waiting = [name for name in waiting if name not in set(order)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from khlone import capacity, headroom, samples
 from khlone.app import App
-from khlone.model import CloneRecord, Session
+from khlone.model import CloneRecord, Session, natural
 from khlone.operations import agents, resources, transcripts
 from khlone.profiles import AgentProfile
 from khlone.samples import Sample
@@ -138,11 +138,11 @@ def _sample(rows: Sequence[Row]) -> Sample:
 
 
 _KEYS = {
-    "cpu": lambda row: (-(row.cpu_percent or 0.0), row.name, row.pid),
-    "memory": lambda row: (-(row.pss_bytes or row.rss_bytes or 0), row.name, row.pid),
-    "name": lambda row: (row.name, row.pid),
-    "age": lambda row: (row.started_at, row.name, row.pid),
-    "quiet": lambda row: (-(row.output_age_s or 0.0), row.name, row.pid),
+    "cpu": lambda row: (-(row.cpu_percent or 0.0), natural(row.name), row.pid),
+    "memory": lambda row: (-(row.pss_bytes or row.rss_bytes or 0), natural(row.name), row.pid),
+    "name": lambda row: (natural(row.name), row.pid),
+    "age": lambda row: (row.started_at, natural(row.name), row.pid),
+    "quiet": lambda row: (-(row.output_age_s or 0.0), natural(row.name), row.pid),
 }
 
 

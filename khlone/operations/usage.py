@@ -15,7 +15,7 @@ from khlone import api_rows
 from khlone.api_rows import Used
 from khlone.app import App
 from khlone.errors import NoSuchClone
-from khlone.model import Clone
+from khlone.model import Clone, natural
 from khlone.operations import agents, transcripts, turns
 from khlone.values import dataclass
 
@@ -48,7 +48,9 @@ def summary(app: App, names: Sequence[str] = ()) -> list[CloneUsage]:
     unknown = set(names) - {one.name for one in summed} - {name for _, name, _, _, _ in places}
     if unknown:
         raise NoSuchClone(min(unknown))
-    return sorted((one for one in summed if not names or one.name in names), key=lambda one: (one.name, one.clone))
+    return sorted(
+        (one for one in summed if not names or one.name in names), key=lambda one: (natural(one.name), one.clone)
+    )
 
 
 def of_clone(app: App, clone: Clone) -> CloneUsage | None:

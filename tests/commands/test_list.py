@@ -355,3 +355,17 @@ def test_no_verb_but_those_that_go_there_take_the_main_worktree_for_a_clone(khlo
     for words in (["show", "^"], ["remove", "^"], ["merge", "^"]):
         assert "^ is the main worktree" in khlone(*words, cwd=project).err
     assert khlone("path", "^", cwd=project).out.strip() == str(project)
+
+
+def test_names_are_in_the_order_that_people_count_in(khlone: Khlone, repository: Path) -> None:
+    for name in ("t-10", "t-9", "T-1", "a/12", "a/2", "b"):
+        new(khlone, repository, name)
+    wanted = ["a/2", "a/12", "b", "T-1", "t-9", "t-10"]
+
+    piped = khlone("list", cwd=repository).out.splitlines()[1:]
+
+    listed = document(khlone("list", "--json", cwd=repository), "list")["clones"]
+    assert [one["name"] for one in listed] == wanted
+    assert [line.split()[0] for line in piped] == wanted
+    assert khlone("_names", cwd=repository).out.split() == wanted
+    assert document(khlone("conflicts", "--json", cwd=repository), "conflicts")["order"] == wanted
