@@ -139,11 +139,20 @@ class Output:
                 self._tell(f"hint: {visible(error.hint)}\n")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows below column heads, each column as wide as it must be; on a terminal states have colours."""
+        """Print rows below column heads, each column as wide as it must be; on a terminal states have colours.
+
+        What is wider than the terminal is cut to fit, in a pipe nothing.
+        """
         if self.as_json:
             return
         paint = _painted if self._paints(self._answers) else _unpainted
         widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
+        room = _width(self._answers)
+        if room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
+            from khlone import narrow
+
+            rows = narrow.fitted(columns, rows, room, "\u2026" if self.can_show("\u2026") else "..")
+            widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
         for row in (columns, *rows):
             cells = zip(row, widths, strict=True)
             line = "".join(paint(cell, is_head=row is columns) + " " * (width - len(cell) + 2) for cell, width in cells)
@@ -198,6 +207,16 @@ def _drop(stream: TextIO) -> None:
 
 def _is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _width(stream: TextIO) -> int | None:
+    """How many letters a line of a terminal has, `None` for what is none or does not say; COLUMNS counts first."""
+    if not stream.isatty():
+        return None
+    said = os.environ.get("COLUMNS", "")
+    with contextlib.suppress(OSError, ValueError):
+        return (int(said) if said.isdecimal() else os.get_terminal_size(stream.fileno()).columns) or None
+    return None
 
 
 def _unpainted(cell: str, *, is_head: bool) -> str:

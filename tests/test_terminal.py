@@ -20,11 +20,13 @@ from tests.support import KHLONE, Commit, Khlone, run_git
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def on_terminal(*words: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
-    """All that a call writes to a real terminal."""
-    variables = {**os.environ, "TERM": "xterm-256color", **(env or {})}
+def on_terminal(*words: str, cwd: Path, env: Mapping[str, str] | None = None, width: int = 400) -> str:
+    """All that a call writes to a real terminal of so many columns."""
+    # Workers of pytest have a COLUMNS of their own.
+    inherited = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    variables = {**inherited, "TERM": "xterm-256color", **(env or {})}
     child = pexpect.spawn(
-        str(KHLONE), list(words), cwd=str(cwd), env=variables, encoding="utf-8", timeout=120, dimensions=(50, 200)
+        str(KHLONE), list(words), cwd=str(cwd), env=variables, encoding="utf-8", timeout=120, dimensions=(50, width)
     )
     child.expect(pexpect.EOF)
     child.close()
@@ -36,6 +38,24 @@ def project(khlone: Khlone, repository: Path) -> Path:
     """A repository with a clone that is modified."""
     (new(khlone, repository, "one") / "README.md").write_text("changed\n")
     return repository
+
+
+def test_a_table_is_cut_to_fit_a_narrow_terminal_and_nothing_that_is_typed_again(khlone: Khlone, project: Path) -> None:
+    path = new(khlone, project, "feature/a-long-name")
+    (heads, *rows) = (line.split() for line in khlone("list", cwd=project).out.splitlines())
+
+    (cut_heads, *cut) = on_terminal("list", "--color", "never", cwd=project, width=100).splitlines()
+    by_variable = on_terminal("list", "--color", "never", cwd=project, env={"COLUMNS": "100"})
+
+    assert max(map(len, (cut_heads, *cut))) <= 100
+    assert [line.split()[0] for line in cut] == [row[0] for row in rows] == ["feature/a-long-name", "one"]
+    assert cut_heads.split() == heads
+    assert cut[0].split()[-1] == "\u2026" + str(path)[1 - len(cut[0].split()[-1]) :]
+    assert by_variable.splitlines() == [cut_heads, *cut]
+    assert str(path) in khlone("list", cwd=project, env={"COLUMNS": "80"}).out, "a pipe has all of it"
+    log = on_terminal("log", "--color", "never", cwd=project, width=50).splitlines()
+    piped = khlone("log", cwd=project).out.splitlines()
+    assert [line.split()[0] for line in log] == [line.split()[0] for line in piped]
 
 
 @pytest.mark.parametrize("verb", ["list", "log", "plugins", "config"])
