@@ -1342,7 +1342,7 @@ class InvalidSetting(KhloneError):
         why, line = str(error), None
         if isinstance(error, UnicodeDecodeError):
             why, line = "it is not UTF-8", error.object[: error.start].count(b"\n") + 1
-        elif (found := re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", why, re.DOTALL)) is not None:
+        elif (found := re.fullmatch(r"(.*) \(?at line (\d+),? col(?:umn)? \d+\)?", why, re.DOTALL)) is not None:
             why, line = found[1], int(found[2])
         place = str(path) if line is None else f"{path}:{line}"
         told = cls(str(path), "", why)

@@ -142,9 +142,10 @@ def _edit(context: Context, app: App | None, source: Source) -> None:
     while True:
         after, copy = configure.edit(where, draft, context.environment, _here(context))
         try:
-            setting_edits.check(after, copy)
+            setting_edits.check(after, where.file)
             break
         except InvalidSetting as error:
+            error.hint = f"{where.file} is as it was; what you typed is in {copy}"
             if context.output.as_json or not sys.stdin.isatty():
                 raise
             context.output.error(error)

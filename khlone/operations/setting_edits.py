@@ -115,7 +115,7 @@ def _parsed(text: str, path: Path) -> Any:
     try:
         return tomlkit.parse(text)
     except TOMLKitError as error:
-        raise InvalidSetting(str(path), "", str(error)) from error
+        raise InvalidSetting.of_file(path, ValueError(str(error))) from error
 
 
 def _flat(text: str, path: Path) -> dict[str, str]:
@@ -124,7 +124,7 @@ def _flat(text: str, path: Path) -> dict[str, str]:
     try:
         return dict(setting_files.flatten(tomllib.loads(text)))
     except tomllib.TOMLDecodeError as error:
-        raise InvalidSetting(str(path), "", str(error)) from error
+        raise InvalidSetting.of_file(path, error) from error
 
 
 def _places(holder: Any, key: str, prefix: str = "") -> Iterator[tuple[Any, str]]:
@@ -175,4 +175,4 @@ def _decoded(content: bytes, path: Path) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise InvalidSetting(str(path), "", str(error)) from error
+        raise InvalidSetting.of_file(path, error) from error
