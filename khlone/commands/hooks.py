@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from khlone.commands import Context, verb
 from khlone.errors import UsageError
 from khlone.operations.hook_places import Place, Report, Scope
 from khlone.output import visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @verb("hooks")
@@ -68,12 +73,18 @@ def _show(context: Context, report: Report) -> None:
     if report.scope is None and not any(place.installed for place in report.worktrees):
         context.output.tell("khlone's git hooks are not installed")
     context.output.table(("WORKTREE", "CLONE", "KHLONE", "HOOKS IN"), [_row(place) for place in report.worktrees])
+    is_behind = any(hook.called_by is not None for hook in report.hooks)
     rows = [
-        (hook.name, hook.state, "-" if hook.chained is None else visible(str(hook.chained))) for hook in report.hooks
+        (hook.name, hook.state, *([_shown(hook.called_by)] if is_behind else []), _shown(hook.chained))
+        for hook in report.hooks
     ]
     if report.folder is not None and rows:
         context.output.answer()
-        context.output.table(("HOOK", "STATE", "ALSO CALLS"), rows)
+        context.output.table(("HOOK", "STATE", *(["CALLED BY"] if is_behind else []), "ALSO CALLS"), rows)
+
+
+def _shown(path: Path | None) -> str:
+    return "-" if path is None else visible(str(path))
 
 
 def _row(place: Place) -> tuple[str, ...]:

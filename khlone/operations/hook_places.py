@@ -43,12 +43,17 @@ class Scope(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """One hook of khlone's: `state` is installed, missing, outdated, displaced or unchained."""
+    """One hook of khlone's: `state` is installed, missing, outdated, displaced or unchained.
+
+    It calls `chained`. Where another manager has moved it aside, git calls `called_by`, the
+    script of that, which calls khlone's.
+    """
 
     name: str
     path: Path
     state: str
     chained: Path | None
+    called_by: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +204,8 @@ def stand(folder: Path, name: str) -> Hook:
         if is_ours(place):
             current = files.read_regular(place) == script() and os.access(place, os.X_OK)
             state = "outdated" if not current else "installed" if place == path else "displaced"
-            return Hook(name=name, path=place, state=state, chained=behind)
+            first = None if place == path or not files.exists(path) else path
+            return Hook(name=name, path=place, state=state, chained=behind, called_by=first)
     if behind is not None and files.exists(path) and not _is_one_file(path, behind):
         return Hook(name=name, path=path, state="unchained", chained=behind)
     return Hook(name=name, path=path, state="missing", chained=path if files.exists(path) else behind)

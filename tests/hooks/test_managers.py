@@ -151,6 +151,10 @@ def test_prek_installed_inside_a_clone_that_has_a_hooks_path_serves_every_clone(
     subprocess.run(words, cwd=one, check=True, capture_output=True, timeout=60)
 
     assert (project / ".git/khlone/hooks/clones/pre-commit.legacy").exists(), "the control: prek moved khlone's aside"
+    displaced = {hook["name"]: hook for hook in _hooks(khlone, project)}["post-commit"]
+    assert displaced["state"] == "displaced"
+    assert displaced["called_by"] == str(project / ".git/khlone/hooks/clones/post-commit")
+    assert displaced["called_by"] in khlone("hooks", "status", cwd=project).out
     for clone in (one, two):
         assert sorted(ran(log, clone)) == ["after", "here", "mine"]
     assert noted(project)
