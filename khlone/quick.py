@@ -31,6 +31,7 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
     colour: str | None = None
     directory: Path | None = None
     status = True
+    names_of = "clones"
     at = iter(words)
     for word in at:
         if word == "--json":
@@ -50,8 +51,10 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
             directory = Path(os.path.abspath((directory or Path()) / value))
             if not directory.is_dir():
                 return None
-        elif (word == "--no-status" and verb == "list") or (word == "--trash" and verb == "_names"):
+        elif word == "--no-status" and verb == "list":
             status = False
+        elif word in ("--trash", "--agents") and verb == "_names":
+            names_of = word[2:]
         elif (word.startswith("-") and word != "-") or (
             verb is not None and (name is not None or verb in ("list", "conflicts", "_names"))
         ):
@@ -69,7 +72,7 @@ def find(context: Context, words: Sequence[str]) -> Call | None:
     if verb == "list":
         return lambda context: show_all(context, status=status)
     if verb == "_names":
-        return lambda context: show_names(context, trash=not status)
+        return lambda context: show_names(context, names_of)
     if verb == "conflicts":
         return show_conflicts
     call = {"path": show_path, "cd": change_folder, "env": show_environment, "show": show_one}[verb]
@@ -117,12 +120,18 @@ def follow(context: Context, place: Path) -> bool:
     return True
 
 
-def show_names(context: Context, *, trash: bool) -> None:
-    """Print the names of all clones, or of what is in the trash, a line each: for completion."""
+def show_names(context: Context, names_of: str) -> None:
+    """Print the names of all `clones`, of what is in the `trash`, or of all `agents`, a line each: for completion."""
     app = context.app()
+    if names_of == "agents":
+        from khlone.operations import agents
+
+        for agent in agents.profiles(app):
+            context.output.answer(agent)
+        return
     if not app.has_registry:
         return
-    found = [record.clone for record in app.registry.trash()] if trash else app.registry.clones()
+    found = [record.clone for record in app.registry.trash()] if names_of == "trash" else app.registry.clones()
     for name in dict.fromkeys(clone.name for clone in found):
         context.output.answer(name)
 

@@ -32,12 +32,13 @@ _TAKES = {
     "slot": "run list",
     "config": " ".join((*ACTIONS, *(one.key for one in SETTINGS if not one.is_pattern))),
 }
-#: The agents of khlone's own plugins.
+#: The agents of khlone's own plugins; the repository says which others there are.
 _AGENTS = "claude codex gemini generic opencode qwen"
 #: What an option takes.
-_VALUES = {"--from": "@refs", "--into": "@branches", "--branch": "@branches", "--agent": _AGENTS}
+_VALUES = {"--from": "@refs", "--into": "@branches", "--branch": "@branches", "--agent": "@agents"}
 _FISH = {
     "@clones": "(__khlone_ask khlone _names)",
+    "@agents": f"{_AGENTS} (__khlone_ask khlone _names --agents)",
     "@trash": "(__khlone_ask khlone _names --trash)",
     "@branches": "(__khlone_refs heads)",
     "@refs": "(__khlone_refs heads tags remotes)",
@@ -86,6 +87,7 @@ def script(shell: str) -> str:
     text = files("khlone").joinpath("shell", f"khlone.{shell}").read_text(encoding="utf-8")
     cases = _fish_cases(verbs, root) if shell == "fish" else "\n".join(_case(one) for one in verbs)
     words = {
+        "@AGENTS@": _AGENTS,
         "@ROOT_OPTIONS@": " ".join(one for given, _ in root for one in given),
         "@VERBS@": " ".join(one.name for one in verbs),
         "@CASES@": cases,

@@ -96,6 +96,7 @@ _khlone() {
 	esac
 	case $names in
 	@clones) names=$(_khlone_ask khlone _names) ;;
+	@agents) names="@AGENTS@ $(_khlone_ask khlone _names --agents)" ;;
 	@trash) names=$(_khlone_ask khlone _names --trash) ;;
 	@branches) names=$(_khlone_ask for-each-ref --count=1000 '--format=%(refname:lstrip=2)' "refs/heads/$cur*" "refs/heads/$cur*/**") ;;
 	@refs) names=$(_khlone_ask for-each-ref --count=1000 '--format=%(refname:lstrip=2)' refs/{heads,tags,remotes}/"$cur"{'*','*/**'}) ;;

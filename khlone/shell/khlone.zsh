@@ -85,6 +85,7 @@ _khlone() {
 	fi
 	case $names in
 	@clones) found=(${(f)"$(_khlone_ask khlone _names)"}) ;;
+	@agents) found=(@AGENTS@ ${(f)"$(_khlone_ask khlone _names --agents)"}) ;;
 	@trash) found=(${(f)"$(_khlone_ask khlone _names --trash)"}) ;;
 	@branches) found=(${(f)"$(_khlone_ask for-each-ref --count=1000 '--format=%(refname:lstrip=2)' "refs/heads/$PREFIX*" "refs/heads/$PREFIX*/**")"}) ;;
 	@refs) found=(${(f)"$(_khlone_ask for-each-ref --count=1000 '--format=%(refname:lstrip=2)' refs/{heads,tags,remotes}/"$PREFIX"{'*','*/**'})"}) ;;

@@ -171,11 +171,13 @@ def test_tab_completes_what_a_word_or_an_option_takes(session: Session, git: Git
         "merge zebra-one --into oni\t": "onion/deep",
         "new other --branch jas\t": "jasper/deep",
         "new other --agent open\t": "opencode",
+        "new other --agent tama\t": "tamarind",
         "adopt ./plac\t": "./place/",
     }
     for branch in ("quartz/deep", "onion/deep", "jasper/deep"):
         git("branch", branch, cwd=project)
     git("tag", "v9-tag", cwd=project)
+    git("config", "khlone.agents.tamarind.command", "true", cwd=project)
     (project / "place").mkdir()
 
     offered = {typed: session.offers(f"{command} {typed}", whole) for typed, whole in lines.items()}
@@ -210,7 +212,7 @@ def test_every_agent_of_khlones_own_is_offered(khlone: Khlone, project: Path) ->
     script = khlone("completion", "bash", cwd=project).out
 
     assert isinstance(known, list)
-    assert f"*:--agent) names='{' '.join(sorted(one['name'] for one in known))}'" in script
+    assert f'@agents) names="{" ".join(sorted(one["name"] for one in known))} $' in script
 
 
 def test_cd_goes_to_the_clone_and_back_stays_possible(session: Session, project: Path) -> None:
