@@ -14,8 +14,8 @@ DEV := $(VENV)/.stamp-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet -c constraints.txt
 CODE := khlone plugins tests benchmarks
 
-# Each test drives real processes of its own: two workers keep two cores busy.
-export PYTEST_XDIST_AUTO_NUM_WORKERS ?= 2
+# Each test drives real processes of its own, and waits for some: three workers keep two cores busy.
+export PYTEST_XDIST_AUTO_NUM_WORKERS ?= 3
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
 help: ## Show this list

@@ -15,6 +15,9 @@ from khlone.testing import HookCall, KhloneCommand, MakeClone
 from tests.distributions import pip_install
 from tests.support import ROOT, Git, write
 
+#: With a place for its folders that is its own: in that of the user it would clear what other runs have left.
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", "given")
+
 
 def blocks() -> list[tuple[str, str]]:
     """The fenced blocks of docs/plugins.md with their languages, in order."""
@@ -29,7 +32,7 @@ def test_the_template_is_installed_tested_and_takes_effect_in_under_twenty_lines
     pip_install(site, [source])
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_no_tmp.py"],
+        [*PYTEST, "test_no_tmp.py"],
         cwd=source,
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
@@ -45,7 +48,7 @@ def test_the_template_is_installed_tested_and_takes_effect_in_under_twenty_lines
 def run_pytest(folder: Path, name: str) -> str:
     """What pytest says of a test file, as an author would run it."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name],
+        [*PYTEST, name],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ import pytest
 
 from tests.agents.steps import on_path, program
 from tests.commands.steps import document, refused, tree
+from tests.commands.test_resources import alive, wait_for
 from tests.support import KHLONE, Khlone
 
 
@@ -125,6 +126,4 @@ def test_an_interrupt_ends_the_clients_and_leaves_nothing(tmp_path: Path, own_te
     assert child.returncode == 128 + signal.SIGINT, err
     assert b"Traceback" not in err
     assert list(own_temp.iterdir()) == []
-    for pid in map(int, pids.read_text().split()):
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    wait_for(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))

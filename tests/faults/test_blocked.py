@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.steps import document, new, show
+from tests.commands.test_resources import alive
 from tests.faults.lab import wait_until
 from tests.support import KHLONE, TIMEOUT_S, Khlone
 
@@ -68,8 +69,7 @@ def test_who_is_ended_while_git_looks_ends_that_git_too(
 
     assert child.returncode == 128 + number
     assert b"Traceback" not in said
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    wait_until(lambda: not alive(pid))
 
 
 @pytest.mark.parametrize(("ref", "severity"), [("main", "error"), ("other", "warning")])
