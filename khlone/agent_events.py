@@ -156,12 +156,26 @@ def tokens_of(event: Mapping[str, object]) -> Tokens | None:
 
 def counted(key: str, usage: Mapping[str, object]) -> Tokens:
     """The numbers of a `usage` object, by the names that the APIs give them."""
+    # What OpenAI calls cached is a part of the input, with Anthropic it comes on top.
+    cached, inner = _count(usage, "cached_input_tokens"), usage.get("cache")
+    cache = inner if isinstance(inner, Mapping) else {}
     return Tokens(
         key=key,
-        input=_count(usage, "input_tokens", "prompt_tokens"),
-        output=_count(usage, "output_tokens", "completion_tokens"),
-        cache_read=_count(usage, "cache_read_input_tokens", "cached_input_tokens"),
-        cache_creation=_count(usage, "cache_creation_input_tokens"),
+        input=max(0, _count(usage, "input_tokens", "prompt_tokens", "input") - cached),
+        output=_count(usage, "output_tokens", "completion_tokens", "output"),
+        cache_read=_count(usage, "cache_read_input_tokens") or cached or _count(cache, "read"),
+        cache_creation=_count(usage, "cache_creation_input_tokens") or _count(cache, "write"),
+    )
+
+
+def added(tokens: Tokens, more: Tokens, times: int = 1) -> Tokens:
+    """The sum of two, or with `times` of -1 what the first has more; never less than nothing."""
+    return Tokens(
+        key=tokens.key,
+        input=max(0, tokens.input + times * more.input),
+        output=max(0, tokens.output + times * more.output),
+        cache_read=max(0, tokens.cache_read + times * more.cache_read),
+        cache_creation=max(0, tokens.cache_creation + times * more.cache_creation),
     )
 
 
@@ -174,7 +188,10 @@ def cost_of(event: Mapping[str, object], reading: AgentReading) -> float | None:
 
 
 def at(event: Mapping[str, object], path: str) -> object:
-    """What stands at a path of keys with dots between; `None` where nothing does."""
+    """What stands at a path of keys with dots between, `True` for `PATH=VALUE` where that does; else `None`."""
+    path, is_asked, wanted = path.partition("=")
+    if is_asked:
+        return at(event, path) == wanted or None
     found: object = event
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None

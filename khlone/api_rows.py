@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from khlone.database import raw
@@ -171,6 +171,17 @@ def used(connection: sqlite3.Connection, repository: str, *, minutes: int | None
         (repository, since),
     )
     return [_used(row) for row in rows]
+
+
+def used_earlier(connection: sqlite3.Connection, whose: Used, agent_session: str) -> Mapping[str, int]:
+    """The tokens of a session of the agent's that other sessions of the clone have counted, by their kind."""
+    row = connection.execute(
+        """SELECT coalesce(sum(input), 0) AS input, coalesce(sum(output), 0) AS output,
+        coalesce(sum(cache_read), 0) AS cache_read, coalesce(sum(cache_creation), 0) AS cache_creation
+        FROM usage WHERE repository = ? AND clone = ? AND agent_session = ? AND session <> ?""",
+        (whose.repository, whose.clone, agent_session, whose.session),
+    ).fetchone()
+    return dict(row)
 
 
 def _used(row: sqlite3.Row) -> Used:

@@ -355,7 +355,7 @@ class UnknownAgent(KhloneError):
     def __init__(self, agent: str, known: Sequence[str]) -> None:
         super().__init__(
             f"no plugin knows an agent named {agent!r}",
-            hint=f"known are: {_some(known)}"
+            hint=f"known are: {', '.join(known)}"
             if known
             else "no plugin that offers agents is loaded: see `git khlone plugins`, KHLONE_PLUGINS and khlone.plugins",
             agent=agent,

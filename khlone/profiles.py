@@ -100,6 +100,9 @@ class AgentReading:
     event by `type=NAME`. `sessions` and `transcripts` are patterns below the config dir:
     files of running sessions, and records that resuming needs. `activity` and
     `waiting_for` are keys of the former: whether the agent works, and whom it waits for.
+    `failed` may be `KEY=VALUE` too: it has failed where an event has that value. `usage`
+    and `cost_usd` are of the whole run, unless `usage_of` is `step`, where each event tells
+    of its own, or `session`, where they are of all that was ever asked in that session.
     """
 
     output: str = ""
@@ -108,6 +111,7 @@ class AgentReading:
     session: str = ""
     usage: str = ""
     cost_usd: str = ""
+    usage_of: str = "run"
     rate_limit: str = ""
     sessions: str = ""
     transcripts: str = ""

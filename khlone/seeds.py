@@ -76,7 +76,8 @@ class Seeds:
         last = self.last_good()
         before = None if last is None else _parsed(last)
         if isinstance(before, dict) and self._sound(before) and not self._sound(found):
-            return "was reset: " + ", ".join(sorted(self._sound(before))) + " is gone"
+            gone = sorted(self._sound(before))
+            return f"was reset: {', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone"
         return None
 
     def last_good(self) -> bytes | None:

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from khlone import files, flock
-from khlone.errors import Locked
+from khlone.errors import Locked, StateUnsafe
 
 #: How long another program's lock is waited for, in seconds.
 WAIT_S = 15.0
@@ -43,9 +43,15 @@ def update(
 
     `change` gets `None` for a file that is absent, and may be called again. Links are
     followed to the file itself, whose mode stays. Raises StateUnsafe for what is no
-    regular file, Locked when another program does not leave it alone.
+    regular file or leads nowhere, Locked when another program does not leave it alone.
     """
     real = Path(os.path.realpath(path))
+    if not real.parent.is_dir():
+        raise StateUnsafe(
+            path,
+            f"it would be written to {real}, and that folder is not there",
+            hint=f"make {real.parent}, or mend the link",
+        )
     # Two that take back at once would lose a third's change.
     with flock.held(real.parent, str(path), wait_s=wait_s, is_folder=True, or_without=True):
         return _update(path, real, change, locks, most, wait_s)

@@ -73,7 +73,7 @@ def command(context: Context, *, action: str, names: tuple[str, ...], **options:
     elif action == "check":
         return _check(context, names)
     elif action == "restore":
-        _restore(context, names, dry_run=options["dry_run"])
+        return _restore(context, names, dry_run=options["dry_run"])
     else:
         _key(context, names, **{name: options[name] for name in ("file", "command", "remove")})
     return None
@@ -105,7 +105,7 @@ def _promote(context: Context, names: tuple[str, ...], *, keys: tuple[str, ...],
     return 1 if any(one.what == "conflict" for one in changes) else 0
 
 
-def _restore(context: Context, names: tuple[str, ...], *, dry_run: bool) -> None:
+def _restore(context: Context, names: tuple[str, ...], *, dry_run: bool) -> int:
     from khlone.operations import agent_changes, agents
 
     if len(names) != 1:
@@ -113,6 +113,7 @@ def _restore(context: Context, names: tuple[str, ...], *, dry_run: bool) -> None
     app = context.plain_app()
     changes = agent_changes.put_back(app, agents.require_profile(app, names[0]), dry_run=dry_run)
     _changes(context, "restore", changes, dry_run=dry_run)
+    return 1 if any(one.what == "kept" for one in changes) else 0
 
 
 def _hooks(context: Context, action: str, names: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from khlone import process
 from khlone.commands import Context, verb
 from khlone.errors import UsageError
 from khlone.output import size, visible
@@ -47,7 +48,8 @@ def command(
     search = context.environment.get("PATH", os.defpath)
     chosen = contention.find_program(search)
     if program is not None:
-        chosen = Path(os.path.abspath(context.where() / program))
+        named = None if "/" in program else process.find_program(program, {"PATH": search})
+        chosen = Path(named or os.path.abspath(context.where() / program))
         if not (chosen.is_file() and os.access(chosen, os.X_OK)):
             raise UsageError(f"--program {program} is no program")
     request = contention.ContentionRequest(

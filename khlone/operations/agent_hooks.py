@@ -104,7 +104,8 @@ def answer(app: App, profile: AgentProfile, event: Mapping[str, Any]) -> Clone |
     if kind == "WorktreeRemove" and isinstance(event.get("worktree_path"), str):
         _remove(app, event["worktree_path"])
         return None
-    raise UsageError(f"{kind!r} is no event that khlone answers", hint=f"one of {', '.join(EVENTS)}, as JSON on stdin")
+    what = f"{kind!r} is no event" if isinstance(kind, str) else "what is on stdin names no event"
+    raise UsageError(f"{what} that khlone answers", hint=f"one of {', '.join(EVENTS)}, as JSON on stdin")
 
 
 def _made(app: App, profile: AgentProfile, wanted: str) -> Clone:

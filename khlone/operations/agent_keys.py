@@ -97,8 +97,10 @@ def _value(app: App, clone: CloneRecord, source: Mapping[str, object]) -> str:
     """The key itself; no message has any of it."""
     found = _from_file(clone, Path(str(source["file"]))) if "file" in source else _from_command(app, clone, source)
     lines = found.decode(errors="replace").strip().splitlines()
-    if len(lines) != 1 or not lines[0].isprintable():
-        raise KeyNotUsable(clone.name, f"what is there is not one line of text but {len(lines)}")
+    if len(lines) != 1:
+        raise KeyNotUsable(clone.name, "what is there is " + (f"{len(lines)} lines, not one" if lines else "empty"))
+    if not (lines[0].isprintable() and lines[0].isascii()):
+        raise KeyNotUsable(clone.name, "what is there has characters that no key has")
     return lines[0]
 
 

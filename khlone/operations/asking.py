@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from khlone import agent_events, files
@@ -107,6 +107,10 @@ class Listener:
         self._reading = reading
         self._events = agent_events.Reader(whole=reading.output == "json")
         self._facts: dict[str, object] = {}
+        self._tokens: agent_events.Tokens | None = None
+        self._cost_usd: float | None = None
+        #: What was used before in a session of the agent's, where it tells of all of that.
+        self.earlier: Callable[[str | None], agent_events.Tokens] | None = None
         self._plain = bytearray()
         self._is_cut = False
 
@@ -121,44 +125,55 @@ class Listener:
 
     def _take(self, events: Iterable[Mapping[str, object]]) -> None:
         for event in events:
-            for name in ("result", "failed", "session", "usage"):
+            for name in ("result", "failed", "session"):
                 path = getattr(self._reading, name)
                 found = agent_events.at(event, path) if path else None
                 if found is not None:
                     self._facts[name] = found
-            cost = agent_events.cost_of(event, self._reading)
-            if cost is not None:
-                self._facts["cost_usd"] = cost
+            self._take_usage(event)
+
+    def _take_usage(self, event: Mapping[str, object]) -> None:
+        is_step = self._reading.usage_of == "step"
+        usage = agent_events.at(event, self._reading.usage) if self._reading.usage else None
+        if isinstance(usage, Mapping):
+            tokens = agent_events.counted("", usage)
+            self._tokens = agent_events.added(tokens, self._tokens) if is_step and self._tokens else tokens
+        cost = agent_events.cost_of(event, self._reading)
+        if cost is not None:
+            self._cost_usd = cost + (self._cost_usd or 0.0) if is_step else cost
 
     def answer(self) -> Answer:
         """What it has answered, once it has said all."""
         if not self._reading.output:
             plain = self._plain.decode(errors="replace")
-            return _answer(plain, {}, failed=False, usage=None, is_cut=self._is_cut)
+            return _answer(plain, {}, failed=False, is_cut=self._is_cut)
         self._take(self._events.end())
-        facts, result = self._facts, self._facts.get("result")
+        facts, result, tokens = self._facts, self._facts.get("result"), self._tokens
         text = result if isinstance(result, str) else None if result is None else json.dumps(result)
-        usage = facts.get("usage")
-        return _answer(
-            text,
-            facts,
-            failed=bool(facts.get("failed")) or text is None,
-            usage=usage if isinstance(usage, Mapping) else None,
-            is_cut=False,
-        )
+        session = facts.get("session")
+        if tokens is not None and self._reading.usage_of == "session" and self.earlier is not None:
+            known = self.earlier(session if isinstance(session, str) else None)
+            tokens = agent_events.added(tokens, known, -1)
+        failed = bool(facts.get("failed")) or text is None
+        return _answer(text, facts, failed=failed, tokens=tokens, cost_usd=self._cost_usd)
 
 
 def _answer(
-    text: str | None, facts: Mapping[str, object], *, failed: bool, usage: Mapping[str, object] | None, is_cut: bool
+    text: str | None,
+    facts: Mapping[str, object],
+    *,
+    failed: bool,
+    tokens: agent_events.Tokens | None = None,
+    cost_usd: float | None = None,
+    is_cut: bool = False,
 ) -> Answer:
-    session, cost = facts.get("session"), facts.get("cost_usd")
-    tokens = None if usage is None else agent_events.counted("", usage)
+    session = facts.get("session")
     kept = None if text is None else text[:_MOST_BYTES]
     return Answer(
         result=kept,
         failed=failed,
         session=session if isinstance(session, str) and 0 < len(session) < 200 else None,
-        cost_usd=cost if isinstance(cost, float) else None,
+        cost_usd=cost_usd,
         input_tokens=None if tokens is None else tokens.input,
         output_tokens=None if tokens is None else tokens.output,
         cache_read_tokens=None if tokens is None else tokens.cache_read,

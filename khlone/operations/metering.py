@@ -38,6 +38,8 @@ class Meter:
         self._output = agent_events.Reader(whole=profile.reading.output == "json")
         self._transcript = agent_events.Reader()
         self._answers: dict[str, Tokens] = {}
+        #: What the session of the agent's has told last, where that is of all of it.
+        self._told: Tokens | None = None
         #: The dollars that the session has told of so far.
         self.cost_usd = 0.0
         self._waiting: list[Used] = []
@@ -88,9 +90,23 @@ class Meter:
         cost = agent_events.cost_of(event, reading)
         if isinstance(usage, Mapping) or cost is not None:
             tokens = agent_events.counted("", usage if isinstance(usage, Mapping) else {})
-            # What it has cost is told for all of the session each time.
-            more, self.cost_usd = None if cost is None else max(0.0, cost - self.cost_usd), cost or self.cost_usd
+            if reading.usage_of == "session":
+                known = self._told or self.earlier(self._agent_session)
+                self._told, tokens = tokens, agent_events.added(tokens, known, -1)
+            if reading.usage_of == "step":
+                more, self.cost_usd = cost, self.cost_usd + (cost or 0.0)
+            else:
+                # What it has cost is told for all of the session each time.
+                more, self.cost_usd = None if cost is None else max(0.0, cost - self.cost_usd), cost or self.cost_usd
             self._count(tokens, None, requests=0 if self._answers else 1, cost_usd=more)
+
+    def earlier(self, agent_session: str | None) -> Tokens:
+        """What was used in a session of the agent's before it was gone on with here."""
+        if agent_session is None:
+            return Tokens(key="")
+        with contextlib.suppress(KhloneError), self._machine.reading() as connection:
+            return Tokens(key="", **api_rows.used_earlier(connection, self._whose, agent_session))
+        return Tokens(key="")
 
     def _count(self, now: Tokens, before: Tokens | None, *, requests: int = 1, cost_usd: float | None = None) -> None:
         """Add what is new since the same answer was seen before."""

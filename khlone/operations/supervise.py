@@ -201,6 +201,8 @@ class Supervisor:
             # Of any other session what was said is not known to be what the agent says without a terminal.
             is_read = listener is not None or self._request.max_cost_usd is not None
             with running.mind.output() if is_read else contextlib.nullcontext() as meter:
+                if listener is not None and meter is not None:
+                    listener.earlier = meter.earlier
                 metered = None if meter is None else spending.minded(meter, prepared.allowance, over)
 
                 def said(chunk: bytes, is_answer: bool) -> None:

@@ -75,6 +75,7 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
             failed="type=turn.failed",
             session="thread_id",
             usage="usage",
+            usage_of="session",
             transcripts="sessions/*/*/*/rollout-*.jsonl",
         ),
         brought=(".codex/config.toml", ".codex/hooks.json", ".codex/rules/", ".codex/agents/"),

@@ -81,7 +81,15 @@ def khlone_agents(environment: Mapping[str, str]) -> list[AgentProfile]:
         items=_items(_user_dir(environment, "XDG_DATA_HOME", ".local/share")),
         locks=("{config_dir}/opencode/locks",),
         versions=(AgentVersions(login=Login.LINK, why="auth.json is the user's, by a link"),),
-        reading=AgentReading(output="jsonl", result="part.text", failed="type=error", session="sessionID"),
+        reading=AgentReading(
+            output="jsonl",
+            result="part.text",
+            failed="type=error",
+            session="sessionID",
+            usage="part.tokens",
+            cost_usd="part.cost",
+            usage_of="step",
+        ),
         brought=BROUGHT,
         description="OpenCode",
     )
