@@ -26,7 +26,7 @@ _MODES = {"shared": "one for all", "linked": "own, login linked", "khlone": "clo
 @click.option("-n", "--clients", type=click.IntRange(1, _MOST_CLIENTS), metavar="N", help="Clients at once; 10.")
 @click.option("--sweep", metavar="N,N...", help="One number of clients after the other, such as 5,10,20,30.")
 @click.option("--rounds", type=click.IntRange(1, _MOST_ROUNDS), default=1, metavar="R", help="Rounds of each; 1.")
-@click.option("--program", metavar="FILE", help="This Claude Code instead of the one on PATH.")
+@click.option("--program", metavar="PROGRAM", help="This Claude Code, a name on PATH or a file, instead of `claude`.")
 @click.option("--fake", is_flag=True, help="A fake agent with the habits of Claude Code 2.1.252.")
 def command(
     context: Context, *, clients: int | None, sweep: str | None, rounds: int, program: str | None, fake: bool

@@ -282,6 +282,31 @@ def test_nothing_is_promoted_into_a_bad_file(
 # -- the last good copy --------------------------------------------------------------------
 
 
+def test_restore_fails_where_there_is_no_good_copy(khlone: Khlone, repository: Path, home: Path) -> None:
+    (home / ".claude.json").write_bytes(b"{")
+
+    done = khlone("agents", "restore", "claude", "--json", cwd=repository)
+
+    (change,) = json.loads(done.out)["changes"]
+    assert (done.code, change["what"]) == (1, "kept")
+    assert "there is no good copy" in change["message"]
+    assert (home / ".claude.json").read_bytes() == b"{"
+
+
+def test_a_link_into_a_folder_that_is_not_there_is_named_and_left(
+    khlone: Khlone, repository: Path, home: Path, clone: Path, tmp_path: Path
+) -> None:
+    edit(clone / "settings.json", model="other")
+    (home / ".claude/settings.json").unlink()
+    (home / ".claude/settings.json").symlink_to(tmp_path / "nowhere/settings.json")
+
+    verbs = [("promote", "one"), ("install", "claude"), ("uninstall", "claude")]
+    found = [refused(khlone("agents", *words, "--json", cwd=repository), "state-unsafe", 77) for words in verbs]
+
+    assert all(f"make {tmp_path}/nowhere" in one["hint"] for one in found)
+    assert (home / ".claude/settings.json").is_symlink()
+
+
 @pytest.mark.parametrize("kind", BAD)
 def test_doctor_reports_a_bad_file_and_restore_puts_the_copy_back(
     khlone: Khlone, repository: Path, home: Path, clone: Path, kind: str

@@ -359,12 +359,25 @@ def test_a_subscription_token_of_a_clones_own_is_given_as_one_and_is_the_only_on
     assert (found.get("CLAUDE_CODE_OAUTH_TOKEN"), found.get("ANTHROPIC_API_KEY")) == (None, CANARY)
 
 
-@pytest.mark.parametrize("case", ["open to others", "missing", "two lines", "empty", "fails", "no command"])
+@pytest.mark.parametrize(
+    ("case", "why"),
+    [
+        ("open to others", "is not yours alone"),
+        ("missing", "No such file"),
+        ("two lines", "is 2 lines, not one"),
+        ("empty", "is empty"),
+        ("a zero byte", "has characters that no key has"),
+        ("no text", "has characters that no key has"),
+        ("fails", "ended with 3"),
+        ("no command", "cannot run"),
+    ],
+)
 def test_a_key_that_cannot_be_had_is_refused_and_not_shown(
-    khlone: Khlone, repository: Path, home: Path, tmp_path: Path, case: str
+    khlone: Khlone, repository: Path, home: Path, tmp_path: Path, case: str, why: str
 ) -> None:
     key = tmp_path / "key"
-    key.write_text({"two lines": f"{CANARY}\nx\n", "empty": "\n"}.get(case, CANARY))
+    odd = {"two lines": f"{CANARY}\nx\n", "empty": "\n", "a zero byte": f"{CANARY}\0x", "no text": f"{CANARY}\udcff"}
+    key.write_bytes(odd.get(case, CANARY).encode(errors="surrogateescape"))
     key.chmod(0o640 if case == "open to others" else 0o600)
     sources: Mapping[str, tuple[str, ...]] = {
         "missing": ("--file", str(tmp_path / "nowhere")),
@@ -376,6 +389,7 @@ def test_a_key_that_cannot_be_had_is_refused_and_not_shown(
     done = khlone("agents", "key", "one", *sources.get(case, ("--file", str(key))), "--json", cwd=repository)
 
     assert done.code == 1
+    assert why in json.loads(done.out)["message"]
     assert CANARY not in done.out + done.err
     assert not list(states().glob("repositories/*/clones/*/keys/*"))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from khlone.agent_events import Evidence, Reader, Tokens, evidence_of, tokens_of
+from khlone.agent_events import Evidence, Reader, Tokens, counted, evidence_of, tokens_of
 from khlone.api_rows import ApiLimit
 from khlone.operations.admission import allowed
 from khlone.profiles import AgentReading
@@ -120,6 +120,24 @@ def test_tokens_of_an_answer_are_those_of_its_message() -> None:
     assert tokens_of(event) == Tokens(key="m1", input=5)
     assert tokens_of({**event, "isApiErrorMessage": True}) is None
     assert tokens_of({"type": "user", "message": {"content": "x"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (
+            {"input_tokens": 9, "cached_input_tokens": 5, "output_tokens": 2},
+            Tokens(key="", input=4, cache_read=5, output=2),
+        ),
+        (
+            {"input": 7, "output": 3, "cache": {"read": 2, "write": 1}},
+            Tokens(key="", input=7, output=3, cache_read=2, cache_creation=1),
+        ),
+        ({"cache": 3, "input": "x"}, Tokens(key="")),
+    ],
+)
+def test_tokens_are_counted_by_the_names_of_each_api(usage: dict[str, Any], expected: Tokens) -> None:
+    assert counted("", usage) == expected
 
 
 def test_after_a_limit_one_may_start_and_then_one_more_by_and_by() -> None:

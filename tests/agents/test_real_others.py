@@ -127,7 +127,7 @@ def _less(whole: tuple[int, int], part: tuple[int, int]) -> tuple[int, int]:
 
 
 @each
-def test_the_newest_answers_through_exec_and_run(
+def test_the_newest_answers_through_exec_and_codex_through_run(
     khlone: Khlone, repository: Path, api: Loopback, env: dict[str, str | None], clone: str, agent: str
 ) -> None:
     words = {"codex": ["exec", "--json", "say hello"], "opencode": ["run", "--format", "json", "say hello"]}[agent]
@@ -135,11 +135,12 @@ def test_the_newest_answers_through_exec_and_run(
     def started(*verb: str) -> Done:
         return khlone(*verb, clone, "--", agent, *words, cwd=repository, env=env)
 
-    done = [started("exec"), started("run")]
+    # OpenCode takes many seconds to start; `ask`, above, is `run` with a prompt.
+    done = [started(verb) for verb in ("exec", "run")[: 2 if agent == "codex" else 1]]
 
-    assert [one.code for one in done] == [0, 0], done
+    assert {one.code for one in done} == {0}, done
     assert all(ANSWER.text in one.out for one in done)
-    assert api.tally(real.DUMMY_KEY).requests >= 2
+    assert api.tally(real.DUMMY_KEY).requests >= len(done)
 
 
 @each

@@ -85,6 +85,15 @@ def test_an_agent_that_does_not_start_is_one_line_and_leaves_nothing(
     assert list(own_temp.iterdir()) == []
 
 
+def test_a_program_is_named_as_a_shell_has_it(khlone: Khlone, tmp_path: Path) -> None:
+    program(tmp_path / "bin", "one", "echo it is the one on PATH >&2; exit 3")
+    env = on_path(tmp_path / "bin")
+
+    found = [khlone("contention", "--program", name, "--json", cwd=tmp_path, env=env) for name in ("one", "bin/one")]
+
+    assert all("the one on PATH" in refused(one, "agent-not-started")["message"] for one in found)
+
+
 @pytest.mark.parametrize(
     "words",
     [
