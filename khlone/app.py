@@ -211,14 +211,20 @@ class App:
 
     def require_outside(self) -> None:
         """Raise NotPermitted in a sandbox or a container of a clone of this repository, where it is read-only."""
-        level = self.environment.get("KHLONE_ISOLATION")
-        place = self.state_dir if self.state_dir.exists() else self.location.common_dir
-        if level in ("sandbox", "container") and not os.access(place, os.W_OK):
+        level = self.walls
+        if level is not None:
             raise NotPermitted(
                 f"khlone changes nothing from inside a {level}",
                 hint="ask the user, or call it outside: git, list, show and path work here",
                 inside=level,
             )
+
+    @property
+    def walls(self) -> str | None:
+        """The level of isolation whose walls stand around this process: the folders of other clones are not seen."""
+        level = self.environment.get("KHLONE_ISOLATION")
+        place = self.state_dir if self.state_dir.exists() else self.location.common_dir
+        return level if level in ("sandbox", "container") and not os.access(place, os.W_OK) else None
 
     def prepare_state(self, *, mending: bool = False) -> None:
         """Make the state folder and its parts.

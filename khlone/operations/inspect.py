@@ -166,7 +166,10 @@ def _with_state(app: App, record: CloneRecord, tip: str | None) -> Clone:
     elif entry.problem is not None:
         reason = f"its admin folder is damaged: {entry.problem}"
     elif not worktrees.is_linked(record.path, admin):
-        reason = f"{record.path} is gone" if not record.path.exists() else f"{record.path} is not its worktree any more"
+        is_there = record.path.exists()
+        # Behind the walls of one clone, those of others are hidden, which says nothing of them.
+        if is_there or app.walls is None:
+            reason = f"{record.path} is not its worktree any more" if is_there else f"{record.path} is gone"
     elif tip is None:
         reason = f"its branch {record.branch} is gone"
     if reason is not None and record.state in _USABLE:

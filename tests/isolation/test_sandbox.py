@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.steps import footprint, new, refused, show
+from tests.commands.steps import document, footprint, new, refused, show
 from tests.isolation.steps import hashes, run, said
 from tests.support import KHLONE, Git, Khlone, write
 
@@ -241,6 +242,17 @@ def test_khlone_itself_answers_from_inside(khlone: Khlone, repository: Path, clo
 
     assert "other" in told
     assert str(clone) in told.splitlines()
+
+
+def test_clones_that_are_hidden_are_not_called_broken(khlone: Khlone, repository: Path, clone: Path) -> None:
+    done = run(khlone, repository, "one", f"{KHLONE} list --json")
+    shutil.rmtree(Path(show(khlone, repository, "other")["path"]))
+    outside = document(khlone("list", "--json", cwd=repository), "list")["clones"]
+
+    found = {one["name"]: (one["state"], one["dirty"]) for one in json.loads(done["stdout"])["clones"]}
+    assert found == {"one": ("ready", False), "other": ("ready", None)}
+    assert "is gone" not in done["stderr"]
+    assert {one["name"]: one["state"] for one in outside} == {"one": "ready", "other": "broken"}
 
 
 def test_without_bubblewrap_nothing_is_left_behind(khlone: Khlone, repository: Path, git: Git, tmp_path: Path) -> None:
