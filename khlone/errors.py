@@ -196,6 +196,23 @@ class GitFailed(KhloneError):
         )
 
 
+class SigningFailed(KhloneError):
+    """A commit is to be signed, and git cannot: no key, one that is locked, or no program for it."""
+
+    code = "signing-failed"
+
+    def __init__(self, stderr: str) -> None:
+        words = [re.sub("^(fatal|error): ", "", line.strip()) for line in stderr.splitlines() if line.strip()]
+        last = next(
+            (line for line in words if line.startswith("gpg: ")), words[-1] if words else "git does not say why"
+        )
+        super().__init__(
+            f"the commit cannot be signed: {last.rstrip('?')}",
+            hint="try git commit -S --allow-empty in a clone; git -c commit.gpgSign=false khlone ... signs nothing",
+            stderr=stderr[-2000:],
+        )
+
+
 def _kept_from(text: str) -> str | None:
     """What to look at where git says that it may not write somewhere."""
     found = re.search(r"(/[^':]+)'?: (?:Permission denied|Read-only file system|Operation not permitted)", text)
@@ -523,9 +540,9 @@ class CloneDirty(KhloneError):
 
     code = "clone-dirty"
 
-    def __init__(self, name: str, paths: Sequence[str]) -> None:
+    def __init__(self, name: str, paths: Sequence[str] = (), *, under_way: object = None) -> None:
         super().__init__(
-            f"{name} has uncommitted work: {_some(paths)}",
+            f"{name} has uncommitted work: {_some(paths) if under_way is None else f'a {under_way} that is under way'}",
             hint="commit it in the clone, or merge what is committed with --committed",
             name=name,
             paths=list(paths),
@@ -670,6 +687,21 @@ class QueuePaused(KhloneError):
         super().__init__(
             f"the queue of {target} is paused: what waits stays in line",
             hint="git khlone queue resume, then queue run; or queue remove NAME",
+            target=target,
+        )
+
+
+class EntryLanding(KhloneError):
+    """What is to be taken out of a queue is landing at this moment."""
+
+    code = "entry-landing"
+    exit_code = EXIT_BUSY
+
+    def __init__(self, name: str, target: str) -> None:
+        super().__init__(
+            f"{name} is landing on {target} at this moment",
+            hint="when it has landed, git khlone undo takes that back",
+            name=name,
             target=target,
         )
 

@@ -23,6 +23,8 @@ _ENDED = "('landed', 'held', 'removed', 'superseded')"
 _TEXT = frozenset({"name", "target", "code", "message", "hint", "resolved_by"})
 _LISTS = frozenset({"after", "paths", "partners", "notes"})
 _COLUMNS = field_names(QueueEntry)
+#: What two entries say alike that are the same request.
+_SAME = ("clone", "target", "source", "strategy", "gate", "remove", "priority", "after", "push")
 
 
 def select(connection: sqlite3.Connection, where: str, values: Sequence[object] = ()) -> list[QueueEntry]:
@@ -38,12 +40,36 @@ def waiting(connection: sqlite3.Connection, target: str | None = None) -> list[Q
     return select(connection, f"state NOT IN {_ENDED} AND target = CAST(? AS TEXT)", (raw(target),))
 
 
+def find_alike(connection: sqlite3.Connection, entry: QueueEntry) -> QueueEntry | None:
+    """The entry that is in line already and says the very same."""
+    for one in waiting(connection, entry.target):
+        if all(getattr(one, name) == getattr(entry, name) for name in _SAME):
+            return one
+    return None
+
+
+def landing(connection: sqlite3.Connection) -> set[str]:
+    """The ids of entries whose landing is written down and under way: nothing ends these but that."""
+    rows = connection.execute("SELECT plan FROM operations WHERE ended_at IS NULL AND kind = 'land'")
+    return {str(item["entry"]) for row in rows for item in json.loads(row["plan"])["entries"]}
+
+
+def all_wait(connection: sqlite3.Connection, ids: Sequence[str]) -> bool:
+    """Whether none of these has ended: was taken out, or gave way to a newer one."""
+    marks = ", ".join("?" * len(ids))
+    query = f"SELECT count(*) AS live FROM queue WHERE id IN ({marks}) AND state NOT IN {_ENDED}"  # noqa: S608
+    return int(connection.execute(query, tuple(ids)).fetchone()["live"]) == len(set(ids))
+
+
 def add(connection: sqlite3.Connection, entry: QueueEntry) -> list[QueueEntry]:
     """Add an entry; what waited of the same clone for the same target is superseded, and returned.
 
+    What is landing at this moment is not: the entry waits behind it.
+
     It waits behind those of the same priority whose clones were held less often since they landed last.
     """
-    old = [one for one in waiting(connection, entry.target) if one.clone == entry.clone]
+    under_way = landing(connection)
+    old = [one for one in waiting(connection, entry.target) if one.clone == entry.clone and one.id not in under_way]
     for one in old:
         end(connection, one.id, QueueState.SUPERSEDED)
     entry = replace(entry, penalty=_refusals(connection, entry))

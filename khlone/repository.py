@@ -25,6 +25,7 @@ from khlone.errors import (
     KhloneError,
     NoSpace,
     NoSuchRef,
+    SigningFailed,
     UsageError,
 )
 from khlone.files import read_regular
@@ -393,14 +394,22 @@ class Repository:
         sign: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """Make a commit by the user's identity, or another author's by `environment`; raises IdentityMissing."""
+        """Make a commit by the user's identity, or another author's by `environment`.
+
+        Raises IdentityMissing, and SigningFailed where it can be made, but not signed.
+        """
         arguments = ["commit-tree", *(["-S"] if sign else [])]
         for parent in parents:
             arguments += ["-p", parent]
         given = message.encode(errors="surrogateescape")
         done = self.git(*arguments, tree, stdin=given, writes=True, check=False, environment=environment)
         if done.status != 0:
-            raise failure(arguments, done)
+            error = failure(arguments, done)
+            if sign and isinstance(error, GitFailed):
+                # git has many words for it; that it goes without says it best.
+                self.commit_tree(tree, parents, message, environment=environment)
+                raise SigningFailed(done.error_text)
+            raise error
         return done.text.strip()
 
 

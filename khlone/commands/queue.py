@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -69,7 +68,7 @@ class _Answer:
 def _list(call: _Call) -> _Answer:
     from khlone.operations import queue
 
-    return _Answer(entries=queue.waiting(call.app))
+    return _Answer(entries=queue.in_order(queue.waiting(call.app)))
 
 
 def _add(call: _Call) -> _Answer:
@@ -78,7 +77,7 @@ def _add(call: _Call) -> _Answer:
     result = merge.merge(call.app, call.request)
     for held in result.held:
         landing.tell_held(call.context, held)
-    return _Answer(entries=queue.waiting(call.app), code=result.held[0].exit_code if result.held else 0)
+    return _Answer(entries=queue.in_order(queue.waiting(call.app)), code=result.held[0].exit_code if result.held else 0)
 
 
 def _remove(call: _Call) -> _Answer:
@@ -114,6 +113,9 @@ def _only_target(app: App) -> str:
     targets = {entry.target for entry in queue.waiting(app)} | set(queue.paused(app))
     if len(targets) == 1:
         return next(iter(targets))
+    targets = {clone.target for clone in app.registry.clones() if clone.target is not None}
+    if len(targets) == 1:
+        return next(iter(targets))
     if app.settings.target is not None:
         return app.settings.target
     raise UsageError("the queue of which target?", hint="--into T")
@@ -134,7 +136,10 @@ def _run(call: _Call) -> _Answer:
 
 
 def _wait(call: _Call) -> _Answer:
-    """Until what is in line, or what is of these clones, has ended; the last that is known of each."""
+    """Until what is in line, or what is of these clones, has ended; the last that is known of each.
+
+    Where nobody drives a queue, this does.
+    """
     from khlone.operations import queue
 
     app, names = call.app, call.names
@@ -143,8 +148,7 @@ def _wait(call: _Call) -> _Answer:
     for name in names:
         if not any(entry.name == name for entry in (*known, *queue.by_id(app, sorted(begun)))):
             raise NoSuchEntry(name)
-    while begun & {entry.id for entry in queue.waiting(app)}:
-        time.sleep(0.2)
+    queue.see_through(app, begun)
     newest = {entry.name: entry for entry in reversed(queue.ended(app, _KEPT)) if entry.name in names}
     return _ended(list(newest.values()) if names else queue.by_id(app, sorted(begun)) if begun else [])
 

@@ -142,7 +142,7 @@ def _through_the_queue(
     app: App, clones: Sequence[CloneRecord], target: str, old: str, request: MergeRequest, gates: Gates
 ) -> MergeResult:
     """Put them all in line and see to it that they land, together with whatever waits there."""
-    entries: list[QueueEntry] = []
+    entries: list[tuple[QueueEntry, bool]] = []
     held: list[Held] = []
     for clone in clones:
         try:
@@ -170,12 +170,12 @@ def _through_the_queue(
     return leaving.remove_landed(app, [by_name[one.name] for one in landed], result) if request.remove else result
 
 
-def _settled(app: App, target: str, entries: Sequence[QueueEntry], gates: Gates) -> list[QueueEntry]:
+def _settled(app: App, target: str, entries: Sequence[tuple[QueueEntry, bool]], gates: Gates) -> list[QueueEntry]:
     """What became of entries; those of a queue that rests are still in line."""
     try:
         return queue.settle(app, target, entries, gates)
     except QueuePaused:
-        return queue.by_id(app, [entry.id for entry in entries])
+        return queue.by_id(app, [entry.id for entry, _ in entries])
 
 
 def _held_in_queue(entry: QueueEntry) -> Held:

@@ -108,7 +108,7 @@ def source_of(app: App, clone: CloneRecord, request: MergeRequest) -> str:
         raise error
     what = worktrees.in_progress(admin)
     if what is not None:
-        error = CloneDirty(clone.name, [f"a {what} that is under way"])
+        error = CloneDirty(clone.name, under_way=what)
         error.hint = f"finish or abort it in {clone.path}"
         raise error
     status = changes.read_status(app, clone.path, untracked="normal")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from khlone import faults, files, queue_rows
 from khlone.app import App
-from khlone.errors import KhloneError, NoSuchEntry, QueuePaused
+from khlone.errors import EntryLanding, Interrupted, KhloneError, NoSuchEntry, QueuePaused
 from khlone.model import CloneRecord, utc_now
 from khlone.operations import events, journal, offer, recovery, submodules
 from khlone.operations.gates import Gates
@@ -34,8 +34,11 @@ def seat_of(target: str) -> str:
 # -- in and out --------------------------------------------------------------------------------
 
 
-def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) -> QueueEntry:
+def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) -> tuple[QueueEntry, bool]:
     """Put what a clone offers in line; an entry of it that waits for the same target is superseded.
+
+    One that says the very same is returned as it is, with False: it keeps its place, and
+    whoever waits for it learns how it ends.
 
     Raises what keeps it from landing at all: CloneBusy, CloneNotReady, CloneDirty,
     HeadElsewhere, or the Refusal of a plugin.
@@ -61,30 +64,49 @@ def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) 
             push=offer.is_pushed(app, request),
         )
         with app.registry.transaction() as change:
-            old = queue_rows.add(change.connection, entry)
+            alike = queue_rows.find_alike(change.connection, entry)
+            old = [] if alike is not None else queue_rows.add(change.connection, entry)
+        if alike is not None:
+            return alike, False
         faults.point("queue.added")
         _pin(app, [entry])
         faults.point("queue.pinned")
     drop_pins(app, old)
     events.note(app, "queued", entry=entry.id, clone=entry.name, target=target, oid=source)
-    return entry
+    return entry, True
 
 
 def remove(app: App, wanted: Sequence[str]) -> list[QueueEntry]:
-    """Take entries out of line, by id or by the name of their clone; raises NoSuchEntry before any is."""
+    """Take entries out of line, by id or by the name of their clone, as it was then or is now.
+
+    Raises NoSuchEntry, and EntryLanding for what is landing at this moment, before any is.
+    """
+    if app.has_registry:
+        recovery.recover(app)
     there = waiting(app)
     found: list[QueueEntry] = []
     for word in wanted:
-        named = [entry for entry in there if word in (entry.id, entry.name)]
+        clone = app.registry.clone(word) if there else None
+        named = [entry for entry in there if word in (entry.id, entry.name) or (clone and entry.clone == clone.id)]
         if not named:
             raise NoSuchEntry(word)
         found += [entry for entry in named if entry not in found]
-    return _take_out(app, found)
+    return _take_out(app, found, all_or_none=True)
 
 
-def _take_out(app: App, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+def _take_out(app: App, entries: Sequence[QueueEntry], *, all_or_none: bool) -> list[QueueEntry]:
+    """Take out what can be; raises EntryLanding for what cannot, where it is to be all or none."""
     with app.registry.transaction() as change:
-        gone = [entry for entry in entries if queue_rows.end(change.connection, entry.id, QueueState.REMOVED)]
+        landing = queue_rows.landing(change.connection)
+        for entry in entries:
+            if all_or_none and entry.id in landing:
+                raise EntryLanding(entry.name, entry.target)
+        ended = [
+            entry.id
+            for entry in entries
+            if entry.id not in landing and queue_rows.end(change.connection, entry.id, QueueState.REMOVED)
+        ]
+    gone = by_id(app, ended)
     drop_pins(app, gone)
     for entry in gone:
         events.note(app, "removed", entry=entry.id, clone=entry.name, target=entry.target)
@@ -201,15 +223,15 @@ def drop_left_candidates(app: App) -> None:
 # -- until they have landed --------------------------------------------------------------------
 
 
-def settle(app: App, target: str, entries: Sequence[QueueEntry], gates: Gates) -> list[QueueEntry]:
+def settle(app: App, target: str, entries: Sequence[tuple[QueueEntry, bool]], gates: Gates) -> list[QueueEntry]:
     """See to it that entries land or are held, and return what became of them.
 
     Whoever finds the seat free drives the queue for all; the others wait. An interruption
-    takes them out of line. Raises QueuePaused, with the entries left in line.
+    takes those out of line that were put there for this, as `add` says. Raises QueuePaused, with the entries left in line.
     """
     from khlone.operations import sequencer
 
-    ids = [entry.id for entry in entries]
+    ids, own = [entry.id for entry, _ in entries], [entry.id for entry, is_new in entries if is_new]
     told = False
     try:
         while True:
@@ -224,9 +246,40 @@ def settle(app: App, target: str, entries: Sequence[QueueEntry], gates: Gates) -
                 told = True
                 app.told(f"waiting in the queue of {target}, driven by {app.locks.operation_holder(seat_of(target))}")
             time.sleep(_POLL_S)
-    except KeyboardInterrupt:
-        _take_out(app, [entry for entry in by_id(app, ids) if entry.ended_at is None])
+    except (KeyboardInterrupt, Interrupted):
+        _take_out(app, [entry for entry in by_id(app, own) if entry.ended_at is None], all_or_none=False)
         raise
+
+
+def see_through(app: App, ids: Collection[str]) -> None:
+    """Return when these entries have ended: land them where nobody does, and wait while their queue rests."""
+
+    told: set[str] = set()
+    while pending := [entry for entry in waiting(app) if entry.id in ids]:
+        for target in sorted({entry.target for entry in pending}):
+            try:
+                if run(app, target):
+                    continue
+                why = f"waiting in the queue of {target}, driven by {app.locks.operation_holder(seat_of(target))}"
+            except QueuePaused:
+                why = f"the queue of {target} rests: git khlone queue resume --into {target}"
+            if target not in told:
+                told.add(target)
+                app.told(why)
+            time.sleep(_POLL_S)
+
+
+def in_order(entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+    """Entries in the order in which a queue takes them: each behind what it is to wait for."""
+    left, found = list(entries), []
+    while left:
+        names = {(entry.target, entry.name) for entry in left}
+        free = [one for one in left if not names & {(one.target, name) for name in one.after if name != one.name}]
+        # Entries that wait for each other wait for nothing.
+        taken = free or left
+        found += taken
+        left = [entry for entry in left if entry not in taken]
+    return found
 
 
 def run(app: App, target: str) -> bool:
@@ -241,10 +294,10 @@ def run(app: App, target: str) -> bool:
 
 
 def explain(app: App, entry: QueueEntry, error: KhloneError, *, epoch: int, notes: Sequence[str] = ()) -> None:
-    """Note why an entry cannot land; raises SeatLost where another drives the queue now."""
+    """Note why an entry cannot land, if it is in line still; raises SeatLost where another drives the queue now."""
     with app.registry.transaction() as change, files.explained(app.location.common_dir):
         queue_rows.require_seat(change.connection, entry.target, epoch)
-        queue_rows.end(
+        held = queue_rows.end(
             change.connection,
             entry.id,
             QueueState.HELD,
@@ -256,5 +309,7 @@ def explain(app: App, entry: QueueEntry, error: KhloneError, *, epoch: int, note
             partners=error.listed("partners"),
             notes=notes,
         )
+    if not held:
+        return
     drop_pins(app, [entry])
     events.note(app, "held", entry=entry.id, clone=entry.name, target=entry.target, code=error.code)

@@ -68,7 +68,8 @@ def land(
     notes: Sequence[str] = (),
     there: Upstream | None = None,
 ) -> bool:
-    """Move the target to the last of a chain; False when it, or `there`, is not where it was any more.
+    """Move the target to the last of a chain; False when it, or `there`, is not where it was any more,
+    or when one of the chain has been taken out of the queue or gave way to a newer entry.
 
     `there` is the branch of a remote that goes there first. Raises SeatLost where another
     drives the queue now, TargetDirty, TargetInProgress, TargetDiverged, PushRejected,
@@ -134,7 +135,8 @@ def _move(app: App, seat: Seat, plan: dict[str, object]) -> bool:
         seat.lock.verify()
         plan["worktree"] = None if checkout is None else str(checkout.worktree)
         move = moving.from_plan(plan)
-        _note(app, seat, plan, "publishing")
+        if not _note(app, seat, plan, "publishing"):
+            return False
         faults.point("queue.publishing")
         try:
             done = moving.carry_out(app, move, checkout, seat.lock)
@@ -158,10 +160,15 @@ def _require_ready(app: App, plan: Mapping[str, object]) -> landing.Checkout | L
     return moving.require_clean(app, target, base, str(plan["new"]))
 
 
-def _note(app: App, seat: Seat, plan: Mapping[str, object], step: str) -> None:
-    """Write the plan down, in place of what is written of it."""
+def _note(app: App, seat: Seat, plan: Mapping[str, object], step: str) -> bool:
+    """Write the plan down, in place of what is written of it; False where an entry of it waits no more.
+
+    From here on none of them is taken out of the queue.
+    """
     with app.registry.transaction() as change:
         queue_rows.require_seat(change.connection, seat.target, seat.epoch)
+        if not queue_rows.all_wait(change.connection, [str(item["entry"]) for item in items(plan)]):
+            return False
         change.forget_operation(str(plan["operation"]))
         change.begin_operation(
             Operation(
@@ -175,6 +182,7 @@ def _note(app: App, seat: Seat, plan: Mapping[str, object], step: str) -> None:
                 step=step,
             )
         )
+    return True
 
 
 # -- to a remote first -------------------------------------------------------------------------
@@ -186,7 +194,8 @@ def _send(app: App, seat: Seat, plan: dict[str, object], there: Upstream) -> boo
     if _require_ready(app, plan) is False or (seen is not None and not moving.contains(app, new, seen)):
         return False
     seat.lock.verify()
-    _note(app, seat, plan, PUSHING)
+    if not _note(app, seat, plan, PUSHING):
+        return False
     faults.point("queue.pushing")
     try:
         done = upstream.send(app, there, seat.target, seen, new, mark=str(plan["operation"]))

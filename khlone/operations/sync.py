@@ -297,7 +297,7 @@ def require_on_branch(app: App, clone: CloneRecord) -> None:
         raise CloneNotReady(clone.name, "broken", f"{clone.path} is not its worktree")
     what = worktrees.in_progress(admin)
     if what is not None:
-        raise _hinted(CloneDirty(clone.name, [f"a {what} that is under way"]), "finish or abort it in the clone")
+        raise _hinted(CloneDirty(clone.name, under_way=what), "finish or abort it in the clone")
     if worktrees.branch_of(worktrees.read_head(admin)) != clone.ref:
         error = CloneNotReady(clone.name, "not on its branch", f"git switch {clone.branch} in {clone.path}")
         raise _hinted(error, f"in the clone: git switch {clone.branch}")
@@ -322,7 +322,7 @@ def require_untouched(app: App, clone: CloneRecord, old: str, new: str) -> landi
             CloneDirty(clone.name, error.listed("paths")), "commit it in the clone or move it away first"
         ) from error
     except TargetInProgress as error:
-        raise CloneDirty(clone.name, [f"a {error.facts['what']} that is under way"]) from error
+        raise CloneDirty(clone.name, under_way=error.facts["what"]) from error
 
 
 # -- the upstream --------------------------------------------------------------------------

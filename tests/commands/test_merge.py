@@ -411,7 +411,7 @@ def test_a_signature_that_cannot_be_made_holds_the_clone(
 
     found = merge(khlone, project, "a", code=1)
 
-    assert held(found) == [("a", "git-failed")]
+    assert held(found) == [("a", "signing-failed")]
     assert refs(git, project) == before
     assert show(khlone, project, "a")["state"] == "ready"
 
