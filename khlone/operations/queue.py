@@ -227,7 +227,8 @@ def settle(app: App, target: str, entries: Sequence[tuple[QueueEntry, bool]], ga
     """See to it that entries land or are held, and return what became of them.
 
     Whoever finds the seat free drives the queue for all; the others wait. An interruption
-    takes those out of line that were put there for this, as `add` says. Raises QueuePaused, with the entries left in line.
+    takes those out of line that were put there for this, as `add` says. Raises QueuePaused,
+    with the entries left in line.
     """
     from khlone.operations import sequencer
 

@@ -323,7 +323,7 @@ def test_priority_and_after_decide_the_order(khlone: Khlone, git: Git, commit: C
     queue(khlone, project, "add", "c", "--priority", "5")
     queue(khlone, project, "add", "d")
 
-    assert waiting(khlone, project) == ["c", "a", "b", "d"]
+    assert waiting(khlone, project) == ["c", "b", "d", "a"]
     queue(khlone, project, "run")
 
     subjects = git("log", "--format=%s", "--first-parent", "--reverse", "-4", "main", cwd=project).splitlines()
