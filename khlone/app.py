@@ -73,6 +73,8 @@ class App:
         self.progress: Callable[[int, int, str], None] = _unseen
         #: Called with what tells how a merge queue stands, whenever something has been told, or a round begins.
         self.watch: Callable[[Callable[[], QueueView]], None] = _unwatched
+        #: The folder of the user's commit hooks, and which have commands in git's configuration, once looked for.
+        self.commit_hooks: tuple[Path, frozenset[str]] | None = None
         self.state_dir = location.common_dir / "khlone"
         self._plugins = plugins
         self._selection = selection

@@ -336,11 +336,19 @@ SETTINGS = (
         doc="Whether what lands goes to the remote branch that the target follows, and lands here only when it has.",
     ),
     Setting(
+        key="merge.memory",
+        kind=Kind.SIZE,
+        default="1G",
+        sources=_OWN,
+        doc="How much memory the gates of one candidate are taken to need: where merge.window is not set, the "
+        "speculative mode looks at as many at once as there are cores, and as fit into what is available.",
+    ),
+    Setting(
         key="merge.window",
         kind=Kind.COUNT,
         sources=_OWN,
-        doc="How many candidates gates look at at once in the speculative mode; as many as there are cores and GiB of "
-        "memory unless said.",
+        doc="How many candidates gates look at at once in the speculative mode; as many as there are cores and room "
+        "in memory unless said.",
     ),
     Setting(
         key="squash.template",

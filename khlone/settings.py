@@ -151,6 +151,13 @@ class Settings:
         return int(found) or None if isinstance(found, (int, float)) else None
 
     @property
+    def merge_memory(self) -> int:
+        """Bytes of memory that the gates of one candidate are taken to need."""
+        found = self.value("merge.memory")
+        assert isinstance(found, int)
+        return found
+
+    @property
     def merge_hooks(self) -> bool:
         """Whether the user's commit hooks look at what lands."""
         return self.value("merge.hooks") is True

@@ -85,8 +85,8 @@ def gates(app: App) -> list[Gate]:
     """The hooks that look at a tree, as gates: with the target's tip as HEAD and all that lands in the index."""
     return [
         Gate(name=name, command=_command(folder, name), source=f"{_SOURCE} {_content(folder / name)}")
-        for folder, _ in [_configured(app)]
         for name in _present(app, [tree for _, tree in _MADE.values()])
+        for folder in [_places(app)[0]]
     ]
 
 
@@ -114,6 +114,13 @@ def _content(path: Path) -> str:
 
 def _place(app: App) -> Path:
     return app.location.main_worktree or app.location.common_dir
+
+
+def _places(app: App) -> tuple[Path, frozenset[str]]:
+    """What `_configured` said when it was asked first: once for a command, however many candidates it builds."""
+    if app.commit_hooks is None:
+        app.commit_hooks = _configured(app)
+    return app.commit_hooks
 
 
 def _configured(app: App) -> tuple[Path, frozenset[str]]:
@@ -146,7 +153,7 @@ def _present(app: App, names: Sequence[str]) -> list[str]:
     """Those of the hooks that are there and may run, of others than khlone's."""
     if not app.settings.merge_hooks:
         return []
-    folder, events = _configured(app)
+    folder, events = _places(app)
     return [name for name in names if name in events or _is_there(folder, name)]
 
 

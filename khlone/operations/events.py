@@ -66,6 +66,14 @@ def follow(app: App, *, go_on: bool) -> Iterator[dict[str, object]]:
         time.sleep(_POLL_S)
 
 
+def newest_first(app: App) -> Iterator[dict[str, object]]:
+    """Every event that is kept, the newest first; only as far back as it is asked for is looked at."""
+    place = path_of(app)
+    for kept in (place, place.with_name("events.jsonl.old")):
+        for line in reversed((files.read_regular(kept, most=2 * MOST_BYTES) or b"").splitlines()):
+            yield from _parsed(line)
+
+
 def _parsed(line: bytes) -> Iterator[dict[str, object]]:
     with contextlib.suppress(ValueError):
         found = json.loads(line)

@@ -160,13 +160,15 @@ class Gates:
         return verdict
 
 
-def required_but_missing(name: str) -> GateFailed:
-    """The error for a clone that no gate has looked at where one must."""
+def required_but_missing(name: str, *, left_out: bool = False) -> GateFailed:
+    """The error for a clone that no gate has looked at where one must; `left_out` where it was to be so."""
     return GateFailed(
         name,
         "khlone.gate.required",
         "no gate looked at it, and one is required",
-        hint="set khlone.gate.<name> to a command, install a plugin that is a gate, or unset khlone.gate.required",
+        hint="leave out --no-gate, or unset khlone.gate.required"
+        if left_out
+        else "set khlone.gate.<name> to a command, install a plugin that is a gate, or unset khlone.gate.required",
     )
 
 

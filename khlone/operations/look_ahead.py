@@ -12,20 +12,17 @@ from khlone import headroom
 from khlone.operations.gates import Judgement
 from khlone.operations.scratch import MOST_SLOTS
 
-#: Memory that one more gate is taken to need.
-_GATE_BYTES = 1 << 30
-
 #: Judges the candidate of that number; asks on the way whether it is still wanted.
 Judge = Callable[[int, Callable[[], bool]], Judgement]
 
 
-def width(wanted: int | None) -> int:
+def width(wanted: int | None, each_bytes: int) -> int:
     """How many candidates are looked at at once: as many as are wanted, or as this machine has cores and memory for."""
     if wanted is None:
         found = headroom.look()
         wanted = int(headroom.cores())
         if found.available_bytes is not None:
-            wanted = min(wanted, found.available_bytes // _GATE_BYTES)
+            wanted = min(wanted, found.available_bytes // max(1, each_bytes))
     return max(1, min(wanted, MOST_SLOTS))
 
 

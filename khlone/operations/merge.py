@@ -236,7 +236,7 @@ def _as_held(clone: CloneRecord | QueueEntry, error: KhloneError) -> Held:
 
 def _merge_one(app: App, clone: CloneRecord, target: str, request: MergeRequest) -> _Landing:
     if app.settings.gate_required:
-        raise required_but_missing(clone.name)
+        raise required_but_missing(clone.name, left_out=not request.gate)
     with journal.held(app, clone.id, clone.name) as lock:
         current, source = offer.prepare(app, clone, target, None, request)
         return _land_one(app, current, target, source, request, lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import cast
 
@@ -44,7 +45,12 @@ def ready_names(app: App, into: str | None) -> list[str]:
         tip = app.repository.read_ref(clone.ref)
         if target is not None and clone.target == target and tip not in (None, clone.base, clone.merged_head):
             ahead.append(clone.name)
-    return ahead
+    return sorted(ahead, key=_counted)
+
+
+def _counted(name: str) -> list[tuple[int, str]]:
+    """What sorts names as people count: `try-2` before `try-10`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def common_target(clones: Sequence[CloneRecord], into: str | None) -> str:

@@ -210,8 +210,11 @@ def _chain_of(app: App, plan: Mapping[str, object]) -> list[Change]:
 
 
 def _was_told(app: App, entry: QueueEntry) -> bool:
-    """Whether it was said of an entry that it has landed."""
-    return any(one.get("event") == "landed" and one.get("entry") == entry.id for one in events.follow(app, go_on=False))
+    """Whether it was said of an entry that it has landed: what was said before it was in line is not looked at."""
+    for one in events.newest_first(app):
+        if one.get("entry") == entry.id and one.get("event") in ("landed", "queued"):
+            return one["event"] == "landed"
+    return False
 
 
 def _shown(one: Removed | Kept) -> str:

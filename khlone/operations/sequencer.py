@@ -167,12 +167,12 @@ class _Driver:
         if not chain:
             return
         faults.point("queue.built")
-        if not chain[0].entry.gate:
-            self._land(base, chain, gated=False)
-            return
-        if not self._gates.is_there and self._app.settings.gate_required:
+        if not chain[0].entry.gate or not self._gates.is_there:
+            if not self._app.settings.gate_required:
+                self._land(base, chain, gated=False)
+                return
             for one in chain:
-                self._hold(one.entry, required_but_missing(one.entry.name))
+                self._hold(one.entry, required_but_missing(one.entry.name, left_out=not one.entry.gate))
             return
         if self._app.settings.merge_mode == "speculative":
             self._land_as_they_pass(base, chain)
@@ -242,7 +242,7 @@ class _Driver:
             lambda number, given_up: self._gates.run_commands(
                 wholes[number], given_up=given_up, begun=lambda gate: self._watched.gate(wholes[number].oid, gate)
             ),
-            at_once=look_ahead.width(self._app.settings.merge_window),
+            at_once=look_ahead.width(self._app.settings.merge_window, self._app.settings.merge_memory),
         )
         with contextlib.closing(answers):
             for number, by_commands in answers:

@@ -345,7 +345,7 @@ def _undo_move(app: App, operation: Operation, dry_run: bool) -> Undone:
             app.told(f"warning: {has_it} has it already: only {branch} here goes back")
         turn.verify()
         lock.verify()
-        _carry_out(app, operation, move, checkout, lock)
+        _carry_out(app, operation, move, checkout, lock, has_it)
     faults.point("undo.finished")
     return undone
 
@@ -369,8 +369,10 @@ def _require_clean(app: App, operation: Operation, branch: str, old: str, new: s
         raise
 
 
-def _carry_out(app: App, operation: Operation, move: Move, checkout: landing.Checkout | None, lock: HeldLock) -> None:
-    plan: dict[str, object] = {**move.as_json(), "undoes": operation.id}
+def _carry_out(
+    app: App, operation: Operation, move: Move, checkout: landing.Checkout | None, lock: HeldLock, has_it: str | None
+) -> None:
+    plan: dict[str, object] = {**move.as_json(), "undoes": operation.id, "has_it": has_it}
     entry = Operation(
         id=move.operation,
         kind=OperationKind.UNDO,
@@ -388,13 +390,13 @@ def _carry_out(app: App, operation: Operation, move: Move, checkout: landing.Che
     moving.carry_out_kept(app, move, checkout, lock)
     faults.point("undo.moved")
     landing.make_durable(app, checkout)
-    _settle(app, operation, move, lock, Outcome.DONE)
+    _settle(app, operation, move, lock, Outcome.DONE, has_it)
 
 
-def _settle(app: App, operation: Operation, move: Move, lock: HeldLock, outcome: Outcome) -> None:
+def _settle(app: App, operation: Operation, move: Move, lock: HeldLock, outcome: Outcome, has_it: str | None) -> None:
     """The commit point: the clone is again what it was before the merge or the sync.
 
-    One whose merge a remote has too stays merged: there it has landed.
+    One whose merge a remote has too, `has_it`, stays merged: there it has landed.
     """
     before = cast("Mapping[str, object]", operation.plan["clone"])
     planned = journal.from_json(before, CloneState.READY)
@@ -402,7 +404,6 @@ def _settle(app: App, operation: Operation, move: Move, lock: HeldLock, outcome:
     clone = app.registry.clone_by_id(operation.clone_id)
     if clone is not None and is_sync and clone.base != planned.base:
         sync.mark_base(app, clone, planned.base, lock)
-    has_it = None if is_sync else _upstream_with(app, move.branch, move.old)
     lock.verify()
     with app.registry.transaction() as change:
         if clone is not None and clone.state in _LIVE:
@@ -424,7 +425,8 @@ def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     taken_back = app.registry.operation(str(operation.plan["undoes"]))
     moving.keep(app, move, lock)
     if taken_back is not None and moving.resume(app, move, lock):
-        _settle(app, taken_back, move, lock, Outcome.RECOVERED)
+        has_it = cast("str | None", operation.plan.get("has_it"))
+        _settle(app, taken_back, move, lock, Outcome.RECOVERED, has_it)
         return [f"{move.branch} is back at {move.new[:10]}"]
     moving.drop(app, move, lock)
     with app.registry.transaction() as change:

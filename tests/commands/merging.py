@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ def plugin(folder: Path, source: str) -> dict[str, str | None]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tried\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[khlone]\ntried = tried\n")
     return {"PYTHONPATH": str(folder)}
+
+
+def called(git: Git, where: Path) -> Callable[[], list[list[str]]]:
+    """Have git write down how it is called, from now on; returns what reads the words of each call so far."""
+    log = where.parent / "calls"
+    git("config", "--global", "trace2.eventTarget", str(log), cwd=where)
+
+    def calls() -> list[list[str]]:
+        found = [json.loads(line) for line in log.read_text().splitlines()]
+        return [one["argv"] for one in found if one["event"] == "start"]
+
+    return calls
 
 
 class Stopping:

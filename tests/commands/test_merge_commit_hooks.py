@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.merging import held, landed, merge, message, oid, worked
+from tests.commands.merging import called, held, landed, merge, message, oid, worked
 from tests.support import Commit, Git, Khlone
 
 
@@ -162,3 +162,18 @@ def test_clones_that_land_in_different_ways_are_tested_apart(
 
     assert git("log", "--format=%s", "-1", "main", cwd=project) == "work of b\n"
     assert not (project / "a.txt").exists()
+
+
+def test_it_is_looked_for_hooks_once_however_many_land(khlone: Khlone, git: Git, commit: Commit, project: Path) -> None:
+    for name in "abc":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    git("config", "core.hooksPath", "my hooks", cwd=project)
+    (project / ".git" / "info" / "exclude").write_text("/my hooks/\n")
+    hook(project, "commit-msg", 'echo "Checked: yes" >>"$1"', "my hooks")
+    calls = called(git, project)
+
+    found = merge(khlone, project, *"abc")
+
+    assert landed(found) == ["a", "b", "c"]
+    assert sum(any("core" in word and "hookspath" in word for word in words) for words in calls()) == 1
+    assert message(git, project, "main").count("Checked: yes\n") == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from khlone import headroom
 from tests.commands.merging import landed, merge, oid, worked
 from tests.commands.steps import document, refused
 from tests.commands.test_queue import PAIRS, gated, seen
@@ -136,3 +137,27 @@ def test_a_mode_that_is_none_is_refused(khlone: Khlone, git: Git, commit: Commit
 
     assert "batch or serial or speculative" in error["message"] + error["hint"]
     assert oid(git, project, "main") == base
+
+
+@pytest.mark.parametrize(("memory", "one"), [("900T", True), ("1K", False)])
+def test_as_many_gates_run_at_once_as_fit_into_memory(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, memory: str, one: bool
+) -> None:
+    ready(khlone, git, commit, project, "speculative", "ab")
+    git("config", "khlone.merge.memory", memory, cwd=project)
+    most = 1 if one else min(2, int(headroom.cores()))
+    place, counts, met = project.parent / "running", project.parent / "counts", project.parent / "met"
+    place.mkdir()
+    count = f"ls {place} | wc -l"
+    gated(
+        git,
+        project,
+        f"touch {place}/$$; until test -e {met}; do test $({count}) -lt {most} || touch {met}; sleep 0.05; done; "
+        f"sleep 0.3; {count} >>{counts}; rm {place}/$$",
+        timeout="60",
+    )
+
+    found = merge(khlone, project, *"ab")
+
+    assert landed(found) == ["a", "b"]
+    assert max(map(int, counts.read_text().split())) == most

@@ -137,3 +137,65 @@ def test_options_that_contradict_each_other_are_refused(
 
     assert all(option in error["message"] for option in options)
     assert document(khlone("queue", "--json", cwd=project), "queue")["entries"] == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("test", "test -e a.txt"), ("test.timeout", "60")])
+def test_what_a_gate_has_passed_counts_no_more_when_the_gate_is_another(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, key: str, value: str
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    runs = gated(git, project, "true")
+    merge(khlone, project, "a")
+    git("reset", "-q", "--hard", "HEAD^", cwd=project)
+    git(
+        "config", f"khlone.gate.{key}", f"git rev-parse HEAD >>{runs}; {value}" if key == "test" else value, cwd=project
+    )
+
+    found = merge(khlone, project, "a")
+
+    assert (landed(found), found["gated"]) == (["a"], True)
+    assert len(seen(runs)) == 2
+
+
+@pytest.mark.parametrize("way", ["at once", "--detach", "--push"])
+def test_where_a_gate_is_required_nothing_lands_without_whatever_way_it_goes(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, tmp_path: Path, way: str
+) -> None:
+    git("init", "-q", "--bare", "-b", "main", str(tmp_path / "origin.git"), cwd=tmp_path)
+    git("remote", "add", "origin", str(tmp_path / "origin.git"), cwd=project)
+    git("push", "-q", "-u", "origin", "main", cwd=project)
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    gated(git, project, "true")
+    git("config", "khlone.gate.required", "true", cwd=project)
+    before = oid(git, project, "main")
+
+    done = khlone("merge", "a", "--no-gate", *([] if way == "at once" else [way]), cwd=project)
+    if way == "--detach":
+        done = khlone("queue", "run", cwd=project)
+
+    assert done.code == 5
+    assert way == "--detach" or "leave out --no-gate" in done.err
+    assert oid(git, project, "main") == oid(git, tmp_path / "origin.git", "main") == before
+    assert landed(merge(khlone, project, "a")) == ["a"]
+
+
+def test_all_that_is_ready_lands_in_the_order_in_which_people_count(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    for name in ("t-10", "t-2", "t"):
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+
+    assert landed(merge(khlone, project, "--all-ready")) == ["t", "t-2", "t-10"]
+
+
+def test_what_no_gate_looks_at_is_not_said_to_be_tested(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    queue(khlone, project, "add", "a")
+
+    done = khlone("queue", "run", cwd=project)
+
+    assert (done.code, "testing" in done.err) == (0, False)
+    told = document(khlone("events", "--json", cwd=project), "events")["events"]
+    assert [one["event"] for one in told] == ["queued", "landed"]

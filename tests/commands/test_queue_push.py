@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.merging import held, landed, merge, oid, release_main, shown, worked
+from tests.commands.merging import called, held, landed, merge, oid, release_main, shown, worked
 from tests.commands.steps import document, new, refused, show
 from tests.commands.test_queue import PAIRS, gated, pins, queue, seen, waiting
 from tests.support import KHLONE, Commit, Git, Khlone, write
@@ -595,3 +595,47 @@ def test_many_who_push_at_once_all_get_there(
     assert ends == [0] * len(drivers)
     wanted = [f"Merge branch '{prefix}{name}'" for name in names for prefix in ("", "s")]
     assert sorted(one for one in subjects if one.startswith("Merge")) == sorted(wanted)
+
+
+def test_what_was_told_of_a_landing_is_found_however_much_was_told_since(
+    khlone: Khlone, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    killed = khlone("merge", "a", "--push", "--remove", cwd=project, env={"KHLONE_FAULT": "remove.reserved"})
+    log = project / ".git" / "khlone" / "events.jsonl"
+    log.rename(log.with_name("events.jsonl.old"))
+    log.write_text('{"at": "2026-01-01T00:00:00Z", "event": "landed", "entry": "another", "clone": "b"}\n' * 5000)
+
+    assert (killed.code, khlone("doctor", "--fix", cwd=project).code) == (-9, 0)
+
+    assert document(khlone("list", "--json", cwd=project), "list")["clones"] == []
+    told = document(khlone("events", "--json", cwd=project), "events")["events"]
+    assert [one["clone"] for one in told if one["event"] == "landed" and one["clone"] != "b"] == ["a"]
+
+
+def test_taking_a_landing_back_asks_once_what_the_remote_has(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    merge(khlone, project, "a", "--push")
+    calls = called(git, project)
+
+    done = khlone("undo", cwd=project)
+
+    assert done.code == 0
+    assert "origin/main has it already" in done.err
+    assert sum("--format=%(upstream)" in words for words in calls()) == 1
+    assert show(khlone, project, "a")["state"] == "merged"
+
+
+def test_whoever_finishes_an_undo_that_was_killed_knows_what_the_remote_has(
+    khlone: Khlone, commit: Commit, project: Path, remote: Path
+) -> None:
+    worked(khlone, commit, project, "a", {"a.txt": "a\n"})
+    merge(khlone, project, "a", "--push")
+
+    killed = khlone("undo", cwd=project, env={"KHLONE_FAULT": "undo.moved"})
+
+    assert killed.code == -9
+    assert khlone("doctor", "--fix", cwd=project).code == 0
+    assert show(khlone, project, "a")["state"] == "merged"
