@@ -725,7 +725,7 @@ class CommitHookRefused(KhloneError):
     def __init__(self, name: str, hook: str, why: str) -> None:
         super().__init__(
             f"the hook {hook} refused {name}: {why}",
-            hint="do what it says; git config khlone.merge.hooks false lands without commit hooks",
+            hint="do what it says; or --no-verify, or git config khlone.merge.hooks false for good",
             name=name,
             hook=hook,
         )

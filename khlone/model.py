@@ -262,7 +262,10 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A commit that may land on `target` where `old` is now; `resolved_by` is the plugin that resolved conflicts."""
+    """A commit that may land on `target` where `old` is now; `resolved_by` is the plugin that resolved conflicts.
+
+    `verify` is whether the commit hooks look at it that `--no-verify` leaves out.
+    """
 
     clone: str
     target: str
@@ -271,6 +274,7 @@ class Candidate:
     oid: str
     source: str
     resolved_by: str | None = None
+    verify: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

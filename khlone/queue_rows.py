@@ -24,7 +24,7 @@ _TEXT = frozenset({"name", "target", "code", "message", "hint", "resolved_by"})
 _LISTS = frozenset({"after", "paths", "partners", "notes"})
 _COLUMNS = field_names(QueueEntry)
 #: What two entries say alike that are the same request.
-_SAME = ("clone", "target", "source", "strategy", "gate", "remove", "priority", "after", "push")
+_SAME = ("clone", "target", "source", "strategy", "gate", "remove", "priority", "after", "push", "verify")
 
 
 def select(connection: sqlite3.Connection, where: str, values: Sequence[object] = ()) -> list[QueueEntry]:
@@ -188,6 +188,6 @@ def _entry(row: Mapping[str, object]) -> QueueEntry:
     found = {name: row[name] for name in _COLUMNS}
     found |= {name: tuple(json.loads(str(found[name]))) for name in _LISTS}
     found |= {"state": QueueState(str(found["state"])), "strategy": Strategy(str(found["strategy"]))}
-    found |= {name: bool(found[name]) for name in ("gate", "remove", "push")}
+    found |= {name: bool(found[name]) for name in ("gate", "remove", "push", "verify")}
     found["gated"] = None if found["gated"] is None else bool(found["gated"])
     return QueueEntry(**found)  # type: ignore[arg-type]

@@ -98,7 +98,8 @@ class QueueEntry:
     `record` is the clone as it was, as JSON.
     `after` names clones whose entries come first, `partners` those that it fails with.
     `oid` is the commit that brought it onto the target. With `push` that goes to the target's
-    upstream first. `notes` is what gates were worth telling of, passed or not.
+    upstream first. `notes` is what gates were worth telling of, passed or not. `verify` is
+    whether the commit hooks look at it that `--no-verify` leaves out.
     """
 
     id: str
@@ -127,3 +128,4 @@ class QueueEntry:
     record: str = "{}"
     push: bool = False
     notes: Sequence[str] = ()
+    verify: bool = True

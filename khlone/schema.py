@@ -148,4 +148,9 @@ ALTER TABLE queue ADD COLUMN push INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queue ADD COLUMN notes TEXT NOT NULL DEFAULT '[]'
 """
 
-MIGRATIONS: tuple[str, ...] = (_CLONES, _SESSIONS_AND_TRASH, _PID_NAMESPACES, _QUEUE, _SUPERVISED, _PUSHED)
+# Whether the commit hooks that `--no-verify` leaves out at a commit by git look at what lands.
+_VERIFIED = """
+ALTER TABLE queue ADD COLUMN verify INTEGER NOT NULL DEFAULT 1
+"""
+
+MIGRATIONS: tuple[str, ...] = (_CLONES, _SESSIONS_AND_TRASH, _PID_NAMESPACES, _QUEUE, _SUPERVISED, _PUSHED, _VERIFIED)

@@ -37,6 +37,7 @@ def options(function: _Function) -> _Function:
             help="Land on the remote branch that the target follows first.",
         ),
         click.option("--no-push", "pushing", flag_value="no-push", multiple=True, help="Land here alone."),
+        click.option("--no-verify", is_flag=True, help="Leave out the hooks commit-msg, pre-commit, pre-merge-commit."),
     ]
     for option in reversed([*chosen, *others]):
         function = option(function)

@@ -28,6 +28,7 @@ def command(
     committed: bool,
     pushing: tuple[str, ...],
     no_gate: bool,
+    no_verify: bool,
     all_ready: bool,
     detach: bool,
     remove_landed: bool,
@@ -60,6 +61,7 @@ def command(
         remove=remove_landed,
         detach=detach,
         push=landing.is_pushed(pushing),
+        verify=not no_verify,
     )
     result = merge.merge(app, request)
     if context.output.as_json:

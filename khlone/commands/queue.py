@@ -196,6 +196,7 @@ def command(
     strategies: tuple[str, ...],
     committed: bool,
     pushing: tuple[str, ...],
+    no_verify: bool,
     priority: int,
     after: tuple[str, ...],
     remove_landed: bool,
@@ -226,6 +227,7 @@ def command(
         after=after,
         detach=True,
         push=landing.is_pushed(pushing),
+        verify=not no_verify,
     )
     app = context.app()
     _require_known(app, after)

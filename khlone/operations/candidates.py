@@ -18,8 +18,19 @@ from khlone.operations.integration import KHLONE_IDENTITY
 from khlone.repository import failure
 
 
-def build(app: App, clone: CloneRecord, target: str, old: str, source: str, strategy: Strategy) -> Candidate:
+def build(
+    app: App,
+    clone: CloneRecord,
+    target: str,
+    old: str,
+    source: str,
+    strategy: Strategy,
+    *,
+    verify: bool,
+) -> Candidate:
     """The commit that lands `source` on `target` where that is at `old`.
+
+    Without `verify` the hook commit-msg is left out.
 
     Raises NothingToMerge, MergeConflict, NotFastForward, UnrelatedHistories,
     CommitHookRefused or IdentityMissing; nothing but loose objects is left behind.
@@ -44,14 +55,15 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
             template=app.settings.squash_template,
             own_address=app.settings.author_address,
         )
-        message = commit_hooks.message(app, clone, strategy, messages.with_resolver(app, said, resolved_by))
+        said = messages.with_resolver(app, said, resolved_by)
+        message = commit_hooks.message(app, clone, strategy, said, verify=verify)
         oid = app.repository.commit_tree(tree, [old], message, sign=app.settings.gpg_sign)
     else:
         if not _count(app, source, bounds):
             raise NothingToMerge(clone.name, target)
         tree, resolved_by = _resolved_tree(app, clone, target, old, source, squashed)
         said = messages.with_resolver(app, messages.merge_message(clone, target), resolved_by)
-        message = commit_hooks.message(app, clone, strategy, said)
+        message = commit_hooks.message(app, clone, strategy, said, verify=verify)
         oid = app.repository.commit_tree(tree, [old, source], message, sign=app.settings.gpg_sign)
     return Candidate(
         clone=clone.name,
@@ -61,6 +73,7 @@ def build(app: App, clone: CloneRecord, target: str, old: str, source: str, stra
         oid=oid,
         source=source,
         resolved_by=resolved_by,
+        verify=verify,
     )
 
 

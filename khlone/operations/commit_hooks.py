@@ -26,6 +26,8 @@ from khlone.operations import hook_places
 #: For the two ways in which git makes a commit of its own: the source of its message, and the hook of its tree.
 _MADE = {Strategy.MERGE: ("merge", "pre-merge-commit"), Strategy.SQUASH: ("squash", "pre-commit")}
 _MESSAGE = ("prepare-commit-msg", "commit-msg")
+#: The one that `--no-verify` does not leave out, here as in git.
+_ALWAYS = "prepare-commit-msg"
 _SOURCE = "git hook"
 #: What a file of git's configuration says that says anything of hooks.
 _SAID = rb"(?i)hookspath|\[\s*hook\b|include"
@@ -41,16 +43,19 @@ def are_there(app: App) -> bool:
     return bool(_present(app, _MESSAGE))
 
 
-def message(app: App, clone: CloneRecord, strategy: Strategy, text: str) -> str:
-    """The message as the user's hooks leave it; raises CommitHookRefused."""
-    present = _present(app, _MESSAGE)
+def message(app: App, clone: CloneRecord, strategy: Strategy, text: str, *, verify: bool) -> str:
+    """The message as the user's hooks leave it, without `verify` only the one that is never left out.
+
+    Raises CommitHookRefused.
+    """
+    present = _present(app, _MESSAGE if verify else (_ALWAYS,))
     if not present:
         return text
     path = files.make_private_dir(app.state_dir / "stage") / f"message-{os.getpid()}-{os.urandom(4).hex()}"
     files.write_new(path, text.encode(errors="surrogateescape"), durable=False)
     try:
         for name in present:
-            source = (_MADE[strategy][0],) if name == "prepare-commit-msg" else ()
+            source = (_MADE[strategy][0],) if name == _ALWAYS else ()
             _run(app, clone, name, [str(path), *source])
         found = (files.read_regular(path) or b"").decode(errors="surrogateescape")
     finally:
@@ -90,9 +95,9 @@ def gates(app: App) -> list[Gate]:
     ]
 
 
-def concerns(gate: Gate, strategy: Strategy) -> bool:
+def concerns(gate: Gate, strategy: Strategy, *, verify: bool) -> bool:
     """Whether a gate is asked of what lands in that way."""
-    return not gate.source.startswith(_SOURCE) or (strategy in _MADE and _MADE[strategy][1] == gate.name)
+    return not gate.source.startswith(_SOURCE) or (verify and strategy in _MADE and _MADE[strategy][1] == gate.name)
 
 
 def _command(folder: Path, name: str) -> str:

@@ -65,7 +65,7 @@ class Gates:
     @property
     def tell_strategies_apart(self) -> bool:
         """Whether what lands in one way has other gates than what lands in another."""
-        return any(not commit_hooks.concerns(gate, Strategy.REBASE) for gate in self.commands)
+        return any(not commit_hooks.concerns(gate, Strategy.REBASE, verify=True) for gate in self.commands)
 
     @property
     def is_there(self) -> bool:
@@ -118,7 +118,7 @@ class Gates:
     def _applicable(self, candidate: Candidate) -> list[Gate]:
         found = []
         for gate in self.commands:
-            if not commit_hooks.concerns(gate, candidate.strategy):
+            if not commit_hooks.concerns(gate, candidate.strategy, verify=candidate.verify):
                 continue
             if gate.paths:
                 specs = [f":(top,glob){path}" for path in gate.paths]

@@ -247,7 +247,7 @@ def _try_one(app: App, clone: CloneRecord, target: str, tip: str | None, request
     with journal.held(app, clone.id, clone.name):
         current, source = offer.prepare(app, clone, target, tip, request)
         old = tip or offer.tip_of(app, target)
-        candidate = candidates.build(app, current, target, old, source, request.strategy)
+        candidate = candidates.build(app, current, target, old, source, request.strategy, verify=request.verify)
         checkout = landing.find_checkout(app, target)
         if checkout is not None:
             landing.require_clean(app, target, checkout, landing.path_changes(app, old, candidate.oid))
@@ -288,7 +288,8 @@ def _try_to_land(
     with contextlib.ExitStack() as held:
         turn = held.enter_context(app.locks.landing(target, told=app.told)) if in_turn else None
         started = time.monotonic()
-        candidate = candidates.build(app, clone, target, offer.tip_of(app, target), source, request.strategy)
+        tip = offer.tip_of(app, target)
+        candidate = candidates.build(app, clone, target, tip, source, request.strategy, verify=request.verify)
         took_s = time.monotonic() - started
         if turn is None:
             faults.point("merge.computed")
@@ -325,6 +326,7 @@ class Attempt:
             "old": candidate.old,
             "new": candidate.oid,
             "source": candidate.source,
+            "verify": candidate.verify,
             "state": self.clone.state.value,
             "worktree": None if checkout is None else str(checkout.worktree),
         }
@@ -389,7 +391,7 @@ def _is_lost(app: App, old: str, new: str) -> bool:
 
 def _made_again(app: App, clone: CloneRecord, lost: Candidate) -> Candidate:
     """A candidate of the very same content."""
-    return candidates.build(app, clone, lost.target, lost.old, lost.source, lost.strategy)
+    return candidates.build(app, clone, lost.target, lost.old, lost.source, lost.strategy, verify=lost.verify)
 
 
 def _put_back(attempt: Attempt, candidate: Candidate, checkout: landing.Checkout | None, error: BaseException) -> bool:
@@ -441,8 +443,8 @@ def recover(app: App, operation: Operation, lock: HeldLock) -> list[str]:
     with app.locks.landing(target, told=app.told):
         undo.clear_stale_locks(app, [app.location.common_dir / f"refs/heads/{target}.lock"], operation.id)
         if app.repository.read_ref(f"refs/heads/{target}") == old and _is_lost(app, old, new):
-            strategy = Strategy(str(plan["strategy"]))
-            new = candidates.build(app, clone, target, old, str(plan["source"]), strategy).oid
+            strategy, verify = Strategy(str(plan["strategy"])), plan.get("verify") is not False
+            new = candidates.build(app, clone, target, old, str(plan["source"]), strategy, verify=verify).oid
         landed = _finish_landing(app, plan, target, old, new, operation.id, lock)
     if landed:
         landing.make_durable(app, landing.find_checkout(app, target))

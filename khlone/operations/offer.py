@@ -29,6 +29,7 @@ class MergeRequest:
     after: Sequence[str] = ()
     detach: bool = False
     push: bool | None = None
+    verify: bool = True
 
 
 def is_pushed(app: App, request: MergeRequest) -> bool:

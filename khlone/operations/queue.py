@@ -62,6 +62,7 @@ def add(app: App, clone: CloneRecord, target: str, request: offer.MergeRequest) 
             queued_at=utc_now(),
             record=json.dumps(journal.to_json(current)),
             push=offer.is_pushed(app, request),
+            verify=request.verify,
         )
         with app.registry.transaction() as change:
             alike = queue_rows.find_alike(change.connection, entry)

@@ -119,7 +119,7 @@ class _Driver:
         gated = free or there
         most = 1 if self._app.settings.merge_mode == "serial" else BATCH
         apart = self._gates.tell_strategies_apart
-        kinds = [(entry.gate, entry.push, entry.strategy if apart else None) for entry in gated]
+        kinds = [(entry.gate, entry.push, (entry.strategy, entry.verify) if apart else None) for entry in gated]
         return [entry for entry, kind in zip(gated, kinds, strict=True) if kind == kinds[0]][:most]
 
     @contextlib.contextmanager
@@ -328,7 +328,9 @@ class _Driver:
             clone = self._clone(entry)
             try:
                 approval.require(self._app, clone, entry.source)
-                built = candidates.build(self._app, clone, self._target, tip, entry.source, entry.strategy)
+                built = candidates.build(
+                    self._app, clone, self._target, tip, entry.source, entry.strategy, verify=entry.verify
+                )
                 found = Change(entry=entry, clone=clone, candidate=built)
             except KhloneError as error:
                 found = error

@@ -177,3 +177,25 @@ def test_it_is_looked_for_hooks_once_however_many_land(khlone: Khlone, git: Git,
     assert landed(found) == ["a", "b", "c"]
     assert sum(any("core" in word and "hookspath" in word for word in words) for words in calls()) == 1
     assert message(git, project, "main").count("Checked: yes\n") == 1
+
+
+@pytest.mark.parametrize("way", ["--merge", "--squash"])
+@pytest.mark.parametrize("later", [False, True])
+def test_without_verifying_only_what_git_would_call_then_is_called(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, way: str, later: bool
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    for name in ("commit-msg", "pre-commit", "pre-merge-commit"):
+        hook(project, name, "exit 1")
+    hook(project, "prepare-commit-msg", 'echo "Prepared: yes" >>"$1"')
+    if later:
+        assert khlone("merge", "a", way, "--no-verify", "--detach", cwd=project).code == 0
+
+    found = merge(khlone, project, *(["b"] if later else ["b", "a"]), way, code=1)
+
+    assert held(found)[0] == ("b", "commit-hook-refused")
+    assert ("a.txt" in git("ls-tree", "--name-only", "main", cwd=project).split()) is later
+    if not later:
+        assert landed(merge(khlone, project, "a", way, "--no-verify")) == ["a"]
+    assert "Prepared: yes\n" in message(git, project, "main")
