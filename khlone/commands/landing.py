@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from khlone.commands import Context
-from khlone.errors import UsageError
+from khlone.errors import MergeConflict, UsageError
 from khlone.model import Held, Strategy
 from khlone.output import paragraph, visible
 
@@ -65,6 +65,9 @@ def tell_held(context: Context, held: Held) -> None:
     """Say why a clone did not land; its name is said first where the reason does not tell it."""
     named = held.message.startswith((f"{held.name} ", f"{held.name}:")) or f" refused {held.name}" in held.message
     who = "" if named else f"{visible(held.name)}: "
-    context.output.tell(f"held: {who}{paragraph(held.message)}")
+    because = (
+        f"; {', '.join(held.partners)} landed before it" if held.code == MergeConflict.code and held.partners else ""
+    )
+    context.output.tell(f"held: {who}{paragraph(held.message)}{visible(because)}")
     if held.hint:
         context.output.tell(f"  hint: {visible(held.hint)}")

@@ -8,7 +8,7 @@ was squashed onto the target before needs two more, since history does not tell 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from khlone.app import App
 from khlone.errors import MergeConflict, NotFastForward, NothingToMerge, UnrelatedHistories
@@ -98,6 +98,12 @@ def with_target(
 
 def _bounds(old: str, squashed: str | None) -> list[str]:
     return [f"^{oid}" for oid in (old, squashed) if oid is not None]
+
+
+def clashing(app: App, source: str, others: Iterable[tuple[str, str]]) -> list[str]:
+    """Which of these, by name and commit, do not merge cleanly with a commit."""
+    asked = ("merge-tree", "--write-tree", "--name-only", "--no-messages", source)
+    return [name for name, oid in others if app.repository.git(*asked, oid, check=False).status == 1]
 
 
 # -- what the branch has -----------------------------------------------------------------------

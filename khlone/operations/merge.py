@@ -15,7 +15,7 @@ from typing import cast
 
 from khlone import faults, files, values
 from khlone.app import App
-from khlone.errors import GitFailed, KhloneError, NothingToMerge, QueuePaused, TargetMoved
+from khlone.errors import GitFailed, KhloneError, MergeConflict, NothingToMerge, QueuePaused, TargetMoved
 from khlone.locks import HeldLock
 from khlone.model import (
     Candidate,
@@ -44,9 +44,7 @@ from khlone.operations import (
     undo,
     upstream,
 )
-from khlone.operations import (
-    landed as landings,
-)
+from khlone.operations import landed as landings
 from khlone.operations.gates import Gates, required_but_missing
 from khlone.operations.offer import MergeRequest
 from khlone.records import QueueEntry, QueueState
@@ -59,7 +57,6 @@ MOST_TRIES = 200
 MOST_TIME_S = 120.0
 #: A candidate that took longer to build than this is not built while others wait for their turn.
 MOST_IN_TURN_S = 2.0
-
 
 #: A clone that did not land, and why.
 _Left = tuple[CloneRecord, Held]
@@ -114,6 +111,9 @@ def _land_all(
                 else:
                     landed.append(_merge_one(app, clone, target, request))
         except KhloneError as error:
+            if isinstance(error, MergeConflict):
+                before = [(one.candidate.clone, one.candidate.source) for one in landed]
+                error.facts["partners"] = candidates.clashing(app, clone.ref, before)
             left.append((clone, _as_held(clone, error)))
             if isinstance(error, NothingToMerge) and not request.dry_run:
                 landings.note(app, clone.id, target)
@@ -226,6 +226,7 @@ def _as_held(clone: CloneRecord | QueueEntry, error: KhloneError) -> Held:
         code=error.code,
         message=error.message,
         paths=error.listed("paths"),
+        partners=error.listed("partners"),
         exit_code=error.exit_code,
         hint=error.hint,
     )

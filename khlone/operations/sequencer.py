@@ -357,14 +357,7 @@ class _Driver:
 
     def _partners(self, entry: QueueEntry) -> list[str]:
         """Who of those that landed before it in this run does not go together with it."""
-        found = []
-        for other in self._landed:
-            done = self._app.repository.git(
-                "merge-tree", "--write-tree", "--name-only", "--no-messages", other.source, entry.source, check=False
-            )
-            if done.status == 1:
-                found.append(other.name)
-        return found
+        return candidates.clashing(self._app, entry.source, [(other.name, other.source) for other in self._landed])
 
     def _blame(self, together: Sequence[QueueEntry], held: Sequence[QueueEntry], judgement: Judgement | None) -> None:
         """Hold entries that fail together with others."""
@@ -388,6 +381,8 @@ class _Driver:
     def _land(self, base: str, chain: Sequence[Change], *, gated: bool, notes: Sequence[str] = ()) -> bool:
         """Move the target; False where it moved meanwhile, or something keeps it from moving."""
         self._pin(chain)
+        if not self._are_approved_still(chain):
+            return False
         try:
             with files.explained(self._app.location.common_dir):
                 done = queue_landing.land(
@@ -410,6 +405,17 @@ class _Driver:
         self._watched.landed(len(chain))
         queue_landing.tell(self._app, self._target, base, chain, gated=gated, there=self._there)
         return True
+
+    def _are_approved_still(self, chain: Sequence[Change]) -> bool:
+        """Whether nobody took an approval back while gates ran; those without are held."""
+        found = True
+        for one in chain:
+            try:
+                approval.require(self._app, one.clone, one.entry.source)
+            except KhloneError as error:
+                found = False
+                self._hold(one.entry, error)
+        return found
 
     def _lose(self, entries: Sequence[QueueEntry], error: TargetMoved) -> None:
         """Count a race that was lost; after many of them in a row the others go first."""

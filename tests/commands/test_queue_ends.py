@@ -236,3 +236,19 @@ def test_a_clone_that_was_renamed_in_line_is_taken_out_by_either_name(
     queue(khlone, project, "remove", "now-a", "b")
 
     assert waiting(khlone, project) == []
+
+
+def test_an_approval_that_is_taken_back_while_the_gate_runs_counts(
+    khlone: Khlone, git: Git, commit: Commit, project: Path
+) -> None:
+    for name in "ab":
+        worked(khlone, commit, project, name, {f"{name}.txt": name})
+    git("config", "khlone.merge.approval", "true", cwd=project)
+    assert khlone("approve", "a", "b", cwd=project).code == 0
+
+    with in_its_gate(git, project, "a", "b") as merging:
+        assert khlone("approve", "a", "--withdraw", cwd=project).code == 0
+        ended = merging.end()
+
+    assert ended == (77, ["b"], [("a", "not-approved")])
+    assert "a.txt" not in git("ls-tree", "--name-only", "main", cwd=project).split()

@@ -199,3 +199,19 @@ def test_what_no_gate_looks_at_is_not_said_to_be_tested(
     assert (done.code, "testing" in done.err) == (0, False)
     told = document(khlone("events", "--json", cwd=project), "events")["events"]
     assert [one["event"] for one in told] == ["queued", "landed"]
+
+
+@pytest.mark.parametrize("gate", [True, False])
+def test_one_that_conflicts_with_what_landed_before_it_is_told_with_whom(
+    khlone: Khlone, git: Git, commit: Commit, project: Path, gate: bool
+) -> None:
+    for name in "abc":
+        worked(khlone, commit, project, name, {f"{name if name == 'a' else 'same'}.txt": name})
+    if gate:
+        gated(git, project, "true")
+
+    done = khlone("merge", "a", "b", "c", "--json", cwd=project)
+
+    found = document(done, "merge", 4)
+    assert (landed(found), found["held"][0]["partners"]) == (["a", "b"], ["b"])
+    assert "held: c conflicts with main in same.txt; b landed before it" in done.err
