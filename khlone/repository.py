@@ -394,10 +394,7 @@ class Repository:
         sign: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """Make a commit by the user's identity, or another author's by `environment`.
-
-        Raises IdentityMissing, and SigningFailed where it can be made, but not signed.
-        """
+        """Make a commit, by `environment` another author's; raises IdentityMissing, or SigningFailed for the signature."""
         arguments = ["commit-tree", *(["-S"] if sign else [])]
         for parent in parents:
             arguments += ["-p", parent]
