@@ -394,7 +394,7 @@ class Repository:
         sign: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """Make a commit, by `environment` another author's; raises IdentityMissing, or SigningFailed for the signature."""
+        """Make a commit, of another author by `environment`; raises IdentityMissing or SigningFailed."""
         arguments = ["commit-tree", *(["-S"] if sign else [])]
         for parent in parents:
             arguments += ["-p", parent]
