@@ -383,7 +383,7 @@ def test_the_answer_is_on_stdout_and_the_story_on_stderr(
 
     assert done.code == 4
     assert done.out == f"a landed on main as {oid(git, project, 'main')[:10]} (merge, ungated)\n"
-    assert "held: b conflicts with main in notes.txt\n" in done.err
+    assert "held: b conflicts with main in notes.txt; a landed before it\n" in done.err
     assert re.search(r"hint: .*git khlone sync --conflict b", done.err)
     assert "held: c has nothing that main lacks\n" in done.err
 
