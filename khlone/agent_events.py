@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -22,19 +23,21 @@ TOO_MANY, OVERLOADED = 429, 529
 _REFUSED = (401, 403)
 _REFUSED_WORDS = ("authentication_failed", "authentication_error")
 #: Where the status of what the client has given up on stands, not that of one try.
-_FINAL_KEYS = ("api_error_status", "apiErrorStatus", "status_code", "http_status")
+_FINAL_KEYS = ("api_error_status", "apiErrorStatus", "status_code", "statusCode", "http_status")
 #: What is taken to be meant by a limit without a time, in seconds.
 _PAUSE_S = {TOO_MANY: 60.0, OVERLOADED: 30.0}
 #: No limit is believed to last longer.
 _LONGEST_S = 8 * 86400.0
 #: Seconds since 1970 are less than this for the next thousand years; more are milliseconds.
 _MILLISECONDS = 1e11
-_STATUS_KEYS = ("error_status", "api_error_status", "status_code", "http_status", "status")
+_STATUS_KEYS = ("error_status", "api_error_status", "status_code", "statusCode", "http_status", "status")
 _RESET_KEYS = ("resetsAt", "resets_at", "reset_at", "reset", "anthropic-ratelimit-unified-reset")
 _RETRY_KEYS = ("retry-after", "retry_after", "retryAfter", "retry_after_s")
 _HEADERS = "anthropic-ratelimit-"
 #: Objects inside an event that are looked into: no deeper, and no longer lists.
 _INSIDE = ("error", "api_error", "rate_limit_info", "rateLimitInfo", "info", "headers", "response", "message")
+#: As Codex says it (0.171.0).
+_WORDS = re.compile(r"(?:unexpected status|exceeded retry limit, last status:) (?P<status>\d{3})\b")
 _MOST_LINE = 8 << 20
 
 
@@ -95,7 +98,7 @@ def _objects(texts: Iterable[bytes]) -> Iterator[Mapping[str, object]]:
 def evidence_of(event: Mapping[str, object], reading: AgentReading, now_s: float | None = None) -> Evidence | None:
     """What an event says of a limit that is in force, `None` for nothing."""
     now = time.time() if now_s is None else now_s
-    parts = [event, *_inside(event)]
+    parts = [event, *_inside(event), *_in_words(event)]
     status = next((code for part in parts if (code := _status(part)) is not None), None)
     rejected = _is_rejected(event, parts, reading)
     if status is None and not rejected:
@@ -118,7 +121,7 @@ def refusal_of(event: Mapping[str, object]) -> int | None:
     """
     if event.get("type") in ("system", "user"):
         return None
-    parts = [event, *_inside(event)]
+    parts = [event, *_inside(event), *_in_words(event)]
     codes = (part.get(key) for part in parts for key in _FINAL_KEYS)
     status = next((code for code in codes if code in _REFUSED and isinstance(code, int)), None)
     if status is not None:
@@ -145,10 +148,12 @@ def moment_of(event: Mapping[str, object]) -> float | None:
 
 def tokens_of(event: Mapping[str, object]) -> Tokens | None:
     """What one answer in a session file has used, `None` for any other event."""
-    message = event.get("message")
-    if not isinstance(message, Mapping) or not isinstance(message.get("usage"), Mapping):
+    # As Claude Code has it, and as Codex has.
+    place, key = ("payload", "response_id") if event.get("type") == "token_usage_record" else ("message", "id")
+    found = event.get(place)
+    if not isinstance(found, Mapping) or not isinstance(found.get("usage"), Mapping):
         return None
-    usage, name = message["usage"], message.get("id")
+    usage, name = found["usage"], found.get(key)
     if not isinstance(name, str) or event.get("isApiErrorMessage") is True:
         return None
     return counted(name, usage)
@@ -203,10 +208,21 @@ def _inside(event: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
         found = event.get(name)
         if isinstance(found, Mapping):
             yield found
-            for inner in ("headers", "error"):
+            for inner in ("headers", "error", "data"):
                 deeper = found.get(inner)
                 if isinstance(deeper, Mapping):
                     yield deeper
+                    if isinstance(deeper.get("responseHeaders"), Mapping):
+                        yield deeper["responseHeaders"]
+
+
+def _in_words(event: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """The status that Codex has given up on, which it tells in words alone."""
+    error = event.get("error")
+    if event.get("type") == "turn.failed" and isinstance(error, Mapping):
+        found = _WORDS.match(str(error.get("message")))
+        if found is not None:
+            yield {"status_code": int(found["status"])}
 
 
 def _status(part: Mapping[str, object]) -> int | None:

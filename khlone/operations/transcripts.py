@@ -19,7 +19,7 @@ from khlone.errors import KhloneError
 from khlone.values import dataclass
 
 #: The notes in the folder `run` of a clone; another name wherever what is counted changes.
-NOTES = "transcripts-1.json"
+NOTES = "transcripts-2.json"
 _PIECE = 1 << 20
 _MOST_DEPTH = 6
 #: Smaller files are counted each time, and of no more is anything noted.

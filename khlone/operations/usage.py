@@ -19,6 +19,8 @@ from khlone.model import Clone, natural
 from khlone.operations import agents, transcripts, turns
 from khlone.values import dataclass
 
+#: How long the id of a session is that ends the name of a file.
+_ID = 36
 #: (clone, name, state, agent, private folder)
 _Place = tuple[str, str, str, str, Path]
 
@@ -124,7 +126,8 @@ def _from_files(app: App, place: _Place, known: set[str]) -> Iterator[Used]:
         return
     counts = transcripts.Counts(root, folder / "run")
     for path in transcripts.matching(root, profile.reading.transcripts):
-        if path.stem in known:
+        # Its name is that of the session, or ends with it.
+        if path.stem in known or path.stem[-_ID:] in known:
             continue
         counted = counts.of(path)
         if counted.requests:

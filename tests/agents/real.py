@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 #: The newest version that these tests are known to pass with.
-CLAUDE_NEWEST = "2.1.330"
+CLAUDE_NEWEST = "2.1.332"
 #: One of those that lose entries of a config that is shared (before 2.1.259).
 CLAUDE_MIDDLE = "2.1.229"
 #: One of those that write through a link to the login (up to 2.1.117), and one that can share none.

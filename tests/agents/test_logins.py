@@ -38,6 +38,11 @@ Environment = dict[str, str | None]
             401,
         ),
         ({"type": "error", "error": {"type": "authentication_error", "message": "invalid"}}, 0),
+        # As Codex 0.171.0 and OpenCode 1.18.33 have.
+        ({"type": "turn.failed", "error": {"message": "unexpected status 401 Unauthorized: no, url: http://x"}}, 401),
+        ({"type": "error", "message": "unexpected status 401 Unauthorized: no, url: http://x"}, None),
+        ({"type": "turn.failed", "error": {"message": "exceeded retry limit, last status: 429 Too Many"}}, None),
+        ({"type": "error", "error": {"name": "APIError", "data": {"statusCode": 401, "isRetryable": False}}}, 401),
         # A client that tries again may find a fresh token.
         ({"type": "system", "subtype": "api_retry", "error_status": 401, "error": "authentication_failed"}, None),
         ({"type": "system", "subtype": "api_error", "error": {"status": 401}}, None),

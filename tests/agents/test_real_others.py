@@ -144,13 +144,57 @@ def test_the_newest_answers_through_exec_and_codex_through_run(
 
 
 @each
-def test_an_api_that_refuses_makes_it_fail(
-    khlone: Khlone, repository: Path, api: Loopback, env: dict[str, str | None], clone: str
+def test_an_api_that_refuses_makes_it_fail_and_the_login_is_named(
+    khlone: Khlone, repository: Path, api: Loopback, env: dict[str, str | None], clone: str, agent: str
 ) -> None:
-    api.respond = lambda _: Failure(status=400)
+    api.respond = lambda _: Failure(status=401)
 
     done = khlone("ask", clone, "say hello", "--json", cwd=repository, env=env)
 
     found = json.loads(done.out)["answer"]
     assert done.code == 1
     assert (found["failed"], found["result"]) == (True, None)
+    told = f"the login of {agent} (" in done.err and "was refused by its API (401)" in done.err
+    assert told, done.err
+    (login,) = document(khlone("limits", "--json", cwd=repository), "limits")["refused"]
+    assert (login["agent"], login["status"]) == (agent, 401)
+
+
+@pytest.mark.parametrize("agent", ["codex"])
+def test_what_codex_runs_by_itself_is_counted_and_a_limit_that_it_tells_in_words_is_kept(
+    khlone: Khlone, repository: Path, api: Loopback, env: dict[str, str | None], clone: str
+) -> None:
+    assert khlone("run", clone, "--", "codex", "exec", "say hello", cwd=repository, env=env).code == 0
+
+    assert used(khlone, repository) == served(api)
+    assert served(api)[0] > 0
+
+    api.respond = lambda _: Failure(status=429)
+    assert khlone("ask", clone, "say hello", cwd=repository, env=env).code == 1
+    (limit,) = document(khlone("limits", "--json", cwd=repository), "limits")["credentials"]
+    assert limit["reason"] == "too many requests (429)"
+
+
+@each
+def test_several_at_once_answer_each_from_its_own_config_dir(
+    khlone: Khlone, repository: Path, tmp_path: Path, env: dict[str, str | None], agent: str
+) -> None:
+    count = {"codex": 8, "opencode": 3}[agent]
+    words = {"codex": ["exec", "--json", "hello"], "opencode": ["run", "--format", "json", "hello"]}[agent]
+    made = document(khlone("new", "c", "-n", str(count), "--agent", agent, "--json", cwd=repository, env=env), "new")[
+        "clones"
+    ]
+    keys = {"CODEX_API_KEY": real.DUMMY_KEY, "OPENCODE_API_KEY": real.DUMMY_KEY}
+    before = users()
+
+    given = [f"{name}={value}" for name, value in keys.items()]
+    done = khlone(
+        "exec", "--all", "-j", str(count), "--json", "--", "env", *given, agent, *words, cwd=repository, env=env
+    )
+
+    results = document(done, "exec")["results"]
+    assert [one["exit"] for one in results] == [0] * count
+    assert all(ANSWER.text in one["stdout"] for one in results)
+    assert users() == before
+    left = {"codex": "sessions/*/*/*/rollout-*.jsonl", "opencode": "opencode/opencode.db"}[agent]
+    assert [len(list(Path(one["config_dir"]).glob(left))) for one in made] == [1] * count
