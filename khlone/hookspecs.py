@@ -235,7 +235,7 @@ def khlone_agents(settings: Mapping[str, str], environment: Mapping[str, str]) -
 def khlone_environment(clone: Clone) -> Mapping[str, str] | None:
     """Collect: adds variables to the environment of every process started in the clone.
 
-    Runs for `exec`, `new -x`, `run`, `ask` and `env`. Two plugins that set one variable to different
+    Runs for `exec`, `new -x`, `run`, `ask`, `attach` and `env`. Two plugins that set one variable to different
     values are a clash (`plugin-clash`), and whatever raises ends the command
     (`plugin-failed`): no process starts with half of its environment::
 
