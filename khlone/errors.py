@@ -843,8 +843,11 @@ class NoSuchSession(KhloneError):
 
     code = "no-such-session"
 
-    def __init__(self, name: str, what: str = "has had no session yet") -> None:
-        super().__init__(f"{name} {what}", hint=f"git khlone run {name} -- CMD starts one", name=name)
+    def __init__(self, name: str, what: str = "has had no session yet", *, answer: bool = False) -> None:
+        begins = (
+            f"git khlone ask {name} PROMPT asks its agent" if answer else f"git khlone run {name} -- CMD starts one"
+        )
+        super().__init__(f"{name} {what}", hint=begins, name=name)
 
 
 class NoHeadlessMode(KhloneError):
@@ -983,14 +986,22 @@ class NoRoom(KhloneError):
     exit_code = EXIT_BUSY
 
     def __init__(
-        self, name: str, why: str, *, position: int | None = None, waited_s: float = 0.0, never: bool = False
+        self,
+        name: str,
+        why: str,
+        *,
+        position: int | None = None,
+        waited_s: float = 0.0,
+        never: bool = False,
+        slot: bool = False,
     ) -> None:
         waited = f" after {waited_s:.0f} s" if waited_s >= 1 else ""
+        shown = "git khlone slot" if slot else "git khlone limits"
         super().__init__(
-            f"no session may start in {name}{waited}: {why}",
+            f"{name} is not free{waited}: {why}" if slot else f"no session may start in {name}{waited}: {why}",
             hint="raise the limit: see git khlone limits"
             if never
-            else "try again when there is room, or leave out --no-wait; git khlone limits shows who holds what",
+            else f"try again when there is room, or leave out --no-wait; {shown} shows who holds what",
             name=name,
             reason=why,
             position=position,
@@ -1003,12 +1014,13 @@ class OverBudget(KhloneError):
     code = "over-budget"
     exit_code = EXIT_BUSY
 
-    def __init__(self, name: str, usd: float) -> None:
+    def __init__(self, name: str, usd: float, *, spent_usd: float) -> None:
         super().__init__(
-            f"{name} has cost {usd:g} USD today, which is all that it may (khlone.limits.cost)",
+            f"{name} has cost {spent_usd:.4f} USD today, and may cost {usd:g} (khlone.limits.cost)",
             hint="try again after midnight (UTC), or raise the limit; git khlone usage shows what was spent",
             name=name,
             limit_usd=usd,
+            spent_usd=round(spent_usd, 4),
         )
 
 

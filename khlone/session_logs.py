@@ -28,13 +28,18 @@ def path_of(folder: Path, session: str) -> Path:
 
 
 class SessionLog:
-    """The log of one session, written by one thread; a full disk loses what comes then, and nothing else."""
+    """The log of one session, written by one thread; a full disk loses what comes then, and nothing else.
+
+    Where something is missing the log says so once there is room; `gap` says why it could not be written.
+    """
 
     def __init__(self, path: Path, *, most: int = MOST_BYTES) -> None:
         self.path = path
         self._most = most
         self._size = 0
         self._begins_line = True
+        self._lost = 0
+        self.gap: str | None = None
         self._descriptor = self._open()
 
     def _open(self) -> int:
@@ -44,12 +49,21 @@ class SessionLog:
         """Write what the session said."""
         for at in range(0, len(chunk), _PIECE):
             piece = chunk[at : at + _PIECE]
-            with contextlib.suppress(OSError):
-                if self._size and self._size + len(piece) > self._most:
+            told = self._about_gap() + piece if self._lost else piece
+            try:
+                if self._size and self._size + len(told) > self._most:
                     self._turn()
-                files.write_all(self._descriptor, piece)
-                self._size += len(piece)
-                self._begins_line = piece.endswith(b"\n")
+                files.write_all(self._descriptor, told)
+            except OSError as error:
+                self._lost += len(piece)
+                self.gap, self._begins_line = (error.strerror or "it cannot be written").lower(), False
+                continue
+            self._lost = 0
+            self._size += len(told)
+            self._begins_line = piece.endswith(b"\n")
+
+    def _about_gap(self) -> bytes:
+        return f"\nkhlone: up to {self._lost} bytes are missing here: {self.gap}\n".encode()
 
     def line(self, text: str) -> None:
         """Write a line of ours, on a line of its own."""

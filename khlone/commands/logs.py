@@ -28,13 +28,16 @@ def command(context: Context, *, name: str | None, lines: int | None, follow: bo
     app = context.app()
     clone = app.require_clone(name)
     record = standing.latest(app, clone)
+    untold = f"session {record.id} of {clone.name} had a terminal: what was said there is kept nowhere"
     if record.log is None:
-        context.output.tell(f"session {record.id} of {clone.name} had a terminal: what was said there is kept nowhere")
+        context.output.tell(untold)
     if follow:
         for piece in following.follow(app, clone, record, lines=lines):
             context.output.raw_answer(piece)
         return
     content = b"" if record.log is None else session_logs.tail(Path(record.log), lines)
+    if record.kind == "attach" and record.log is not None and not content and lines != 0:
+        context.output.tell(untold)
     if context.output.as_json:
         text = content.decode(errors="replace")
         context.output.document("logs", {"session": standing.report(app, clone, record), "text": text})

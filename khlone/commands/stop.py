@@ -20,7 +20,7 @@ from khlone.output import visible
 )
 def command(context: Context, *, names: tuple[str, ...], everywhere: bool, grace: float) -> int:
     """End the session of each clone, and all that it has started: asked first, killed after a grace."""
-    from khlone.errors import UsageError
+    from khlone.errors import NoSuchSession, SessionFailed, UsageError
     from khlone.operations import ending, permission, standing
 
     app = context.app()
@@ -33,10 +33,23 @@ def command(context: Context, *, names: tuple[str, ...], everywhere: bool, grace
     inside = permission.find(app)
     for clone in clones:
         permission.require_own(inside, clone, "stop")
-    stopped = [ending.stop(app, clone, grace_s=grace) for clone in clones]
-    if context.output.as_json:
-        context.output.document("stop", {"sessions": stopped})
-        return 0
-    for one in stopped:
-        context.output.tell(f"{one.name}: {one.state}, {visible(' '.join(one.command))}")
-    return 0
+    stopped, failures = [], []
+    for clone in clones:
+        try:
+            one = ending.stop(app, clone, grace_s=grace)
+        except (NoSuchSession, SessionFailed) as error:
+            failures.append((clone.name, error))
+            continue
+        stopped.append(one)
+        if not context.output.as_json:
+            context.output.tell(f"{one.name}: {one.state}, {visible(' '.join(one.command))}")
+    if context.output.as_json and (stopped or not failures):
+        held = [
+            {"name": name, "code": error.code, "message": error.message, "hint": error.hint} for name, error in failures
+        ]
+        context.output.document("stop", {"sessions": stopped, "failed": held})
+    elif failures:
+        for _, other in failures[1:]:
+            context.output.tell(other.message)
+        raise failures[0][1]
+    return failures[0][1].exit_code if failures else 0

@@ -77,7 +77,9 @@ class _Live:
         self._sort, self._delay_s = sort, delay_s
         self._chosen: str | None = None
         self._said = ""
-        self._asked = self._shows_log = False
+        #: The session that is asked about: whichever is chosen by the time of the answer, it is this one.
+        self._asked: Row | None = None
+        self._shows_log = False
         self._rows: list[Row] = []
 
     def run(self) -> None:
@@ -98,26 +100,31 @@ class _Live:
         return self._screen.key(self._delay_s if at_least_s is None else at_least_s)
 
     def _take(self, key: str) -> None:
-        asked, self._asked, self._said = self._asked, False, ""
+        asked, self._asked, self._said = self._asked, None, ""
         if key in _SORTS:
             self._sort = _SORTS[key]
         elif key in ("up", "down", "j", "k"):
             self._choose(1 if key in ("down", "j") else -1)
         elif key == "l":
             self._shows_log = not self._shows_log
-        elif key == "y" and asked:
-            self._stop()
-        elif key == "s" and self._row() is not None:
-            self._asked = True
+        elif key == "y" and asked is not None:
+            self._stop(asked)
+        elif key == "s":
+            self._asked = self._row()
+            self._chosen = self._asked.session if self._asked is not None else None
         elif key == "p":
             self._pause()
 
     def _row(self) -> Row | None:
-        return next((row for row in self._rows if row.session == self._chosen), self._rows[0] if self._rows else None)
+        """The one that was chosen, `None` once it is gone; the first one until then."""
+        first = self._rows[0] if self._rows and self._chosen is None else None
+        return next((row for row in self._rows if row.session == self._chosen), first)
 
     def _choose(self, step: int) -> None:
         row = self._row()
-        if row is not None:
+        if row is None:
+            self._chosen = self._rows[0].session if self._rows else None
+        else:
             at = self._rows.index(row) + step
             self._chosen = self._rows[max(0, min(at, len(self._rows) - 1))].session
 
@@ -131,12 +138,22 @@ class _Live:
             count = act(clone, row.session)
             self._said = f"{count} processes of {row.name} {'go on' if row.paused else 'are paused'}"
 
-    def _stop(self) -> None:
-        from khlone.operations import steering
+    def _stop(self, row: Row) -> None:
+        from khlone.errors import NoSuchSession, SessionFailed
+        from khlone.operations import ending, standing, steering
 
-        row = self._row()
-        if row is not None:
-            left = steering.stop(steering.require_record(self._app, row.clone), row.session, grace_s=3.0)
+        app, clone = self._app, steering.require_record(self._app, row.clone)
+        record = standing.current(app, clone)
+        try:
+            if record is not None and record.id == row.session:
+                # Who sees it through is told: it says why the session has ended, and starts it no more.
+                ending.stop(app, clone, grace_s=3.0)
+                left = []
+            else:
+                left = steering.stop(clone, row.session, grace_s=3.0)
+        except (NoSuchSession, SessionFailed) as error:
+            self._said = error.message
+        else:
             self._said = f"{row.name} is stopped" if not left else f"{len(left)} processes of {row.name} live on"
 
     def _page(self) -> list[str]:
@@ -152,7 +169,8 @@ class _Live:
         if self._shows_log and row is not None:
             lines = [*lines[: self._screen.height // 2], "", *self._tail(row)]
         room = self._screen.height - 2
-        asked = f"stop {row.name} (pid {row.pid})? y" if self._asked and row is not None else self._said
+        of = self._asked
+        asked = self._said if of is None else f"stop {of.name} (pid {of.pid})? y"
         return [*lines[:room], *[""] * max(0, room - len(lines)), asked, _HELP]
 
     def _tail(self, row: Row) -> list[str]:

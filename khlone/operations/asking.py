@@ -94,7 +94,7 @@ def last_session(app: App, clone: CloneRecord) -> str:
         found = answer_of(record)
         if found is not None and found.session is not None:
             return found.session
-    raise NoSuchSession(clone.name, "has no answer yet to go on from")
+    raise NoSuchSession(clone.name, "has no answer yet to go on from", answer=True)
 
 
 # -- the answer ------------------------------------------------------------------------------

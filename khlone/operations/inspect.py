@@ -356,7 +356,9 @@ def _adds_nothing(app: App, pairs: Sequence[tuple[str, str]], trees: Mapping[str
 def _recorded_sessions(app: App) -> dict[str, list[Session]]:
     found: dict[str, list[Session]] = {}
     for record in app.registry.live_sessions():
-        found.setdefault(record.clone_id, []).append(standing.as_session(app, record))
+        session = standing.as_live(app, record)
+        if session is not None:
+            found.setdefault(record.clone_id, []).append(session)
     return found
 
 

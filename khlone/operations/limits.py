@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from khlone import api_rows, headroom
+from khlone import api_rows, headroom, values
 from khlone.api_rows import ApiLimit, Used
 from khlone.login_rows import RefusedLogin
 from khlone.machine import WAITING, Lease
@@ -149,10 +149,11 @@ def report(
         pressure_full_percent=found.full_percent,
         disk_free_bytes=headroom.disk_free(where),
     )
+    limits = values.replace(limits, reserve_bytes=reserve_bytes(limits, found))
     return Report(
         machine=facts,
         limits=limits,
-        carries=_carries(facts, limits, reserve_bytes(limits, found), agent, learned),
+        carries=_carries(facts, limits, agent, learned),
         places=[_reserved(one, leases) for one in leases],
         credentials=credentials,
         refused=[_refused(one) for one in logins.refused(environment)],
@@ -160,18 +161,18 @@ def report(
     )
 
 
-def _carries(facts: Facts, limits: Limits, reserve: int, agent: str, learned: int | None) -> Carries:
+def _carries(facts: Facts, limits: Limits, agent: str, learned: int | None) -> Carries:
     each = learned or limits.each_bytes
     source = "nine of ten stayed below" if learned else "khlone.limits.memoryEach, none was seen yet"
     by_cores = max(1, math.floor(facts.cores * 100 / _CORE_PERCENT))
     lines = [f"cores: {facts.cores:g} x 100 % / {_CORE_PERCENT} % for an active agent = {by_cores}"]
     by_memory = None
     if facts.memory_bytes is not None and each:
-        usable = max(0, facts.memory_bytes - reserve)
+        usable = max(0, facts.memory_bytes - limits.reserve_bytes)
         if limits.memory_bytes is not None:
             usable = min(usable, limits.memory_bytes)
         by_memory = max(1, usable // each)
-        held_back = f"{sized(facts.memory_bytes)} less {sized(reserve)} kept free"
+        held_back = f"{sized(facts.memory_bytes)} less {sized(limits.reserve_bytes)} kept free"
         if limits.memory_bytes is not None:
             held_back += f", at most {sized(limits.memory_bytes)} by khlone.limits.memory"
         lines.append(f"memory: ({held_back}) / {sized(each)} for {agent} ({source}) = {by_memory}")

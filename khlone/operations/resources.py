@@ -90,19 +90,23 @@ class Look:
         for record in self._recorded.get(clone, ()):
             tree = _taken(free, {one.pid for one in free.values() if _is_of(one, record)})
             self.trees[record.id] = tree
-            found.append(self._recorded_session(record, tree, after))
+            session = self._recorded_session(record, tree, after)
+            if session is not None:
+                found.append(session)
         while free:
             root = next((one for one in free.values() if one.parent not in free), next(iter(free.values())))
             tree = _taken(free, {root.pid})
-            session = self._foreign(root, tree, after)
-            self.trees[session.id] = tree
-            found.append(session)
+            foreign = self._foreign(root, tree, after)
+            self.trees[foreign.id] = tree
+            found.append(foreign)
         return found
 
-    def _recorded_session(self, record: SessionRecord, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
+    def _recorded_session(
+        self, record: SessionRecord, tree: Sequence[int], after: Mapping[int, Usage]
+    ) -> Session | None:
         rss, pss, cpu = self._used(tree, after)
-        found = standing.as_session(self._app, record, rss_bytes=rss, pss_bytes=pss, cpu_percent=cpu)
-        return self._with_activity(found, tree)
+        found = standing.as_live(self._app, record, rss_bytes=rss, pss_bytes=pss, cpu_percent=cpu)
+        return None if found is None else self._with_activity(found, tree)
 
     def _foreign(self, root: Member, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
         rss, pss, cpu = self._used(tree, after)

@@ -59,9 +59,10 @@ def allowance(app: App, clone: CloneRecord, agent: AgentProfile | None, asked: f
     found = None if asked is None else Allowance(usd=asked, of="--max-cost")
     if not isinstance(daily, float) or agent is None:
         return found
-    left = daily - spent_today(app, clone)
+    spent = spent_today(app, clone)
+    left = daily - spent
     if left <= 0:
-        raise OverBudget(clone.name, daily)
+        raise OverBudget(clone.name, daily, spent_usd=spent)
     return found if found is not None and found.usd <= left else Allowance(usd=left, of=SETTING)
 
 

@@ -66,6 +66,13 @@ def state_of(record: SessionRecord) -> str:
     return record.state if record.ended_at is not None or may_live(record) else LOST
 
 
+def _as_it_is(app: App, record: SessionRecord) -> SessionRecord:
+    """The record, read again where nobody lives any more: they may have recorded the end since it was read."""
+    if record.ended_at is not None or may_live(record):
+        return record
+    return next((one for one in app.registry.sessions(record.clone_id) if one.id == record.id), record)
+
+
 def why_lost(record: SessionRecord) -> str:
     """What has become of a session that is lost, for people."""
     boot = sessions.boot_id()
@@ -108,6 +115,8 @@ def latest(app: App, clone: CloneRecord, *, kind: str | None = None) -> SessionR
     settle(app, clone)
     found = [one for one in app.registry.sessions(clone.id) if kind in (None, one.kind)]
     if not found:
+        if kind is not None:
+            raise NoSuchSession(clone.name, "was not asked anything yet", answer=True)
         raise NoSuchSession(clone.name)
     return next((one for one in found if one.ended_at is None), found[0])
 
@@ -118,6 +127,21 @@ def find(app: App, clone: CloneRecord, session_id: str) -> SessionRecord:
         if one.id == session_id:
             return one
     raise NoSuchSession(clone.name)
+
+
+def as_live(
+    app: App,
+    record: SessionRecord,
+    *,
+    rss_bytes: int | None = None,
+    pss_bytes: int | None = None,
+    cpu_percent: float | None = None,
+) -> Session | None:
+    """The session beside its clone, `None` once its end is recorded, which it may be since the record was read."""
+    found = as_session(app, record, rss_bytes=rss_bytes, pss_bytes=pss_bytes, cpu_percent=cpu_percent)
+    if found.state == LOST and all(one.id != record.id for one in app.registry.live_sessions(record.clone_id)):
+        return None
+    return found
 
 
 def as_session(
@@ -152,6 +176,7 @@ def _reason(app: App, record: SessionRecord, state: str) -> str | None:
 
 def report(app: App, clone: CloneRecord, record: SessionRecord) -> SessionReport:
     """The session as its verbs tell of it."""
+    record = _as_it_is(app, record)
     state, status = state_of(record), record.status
     return SessionReport(
         id=record.id,

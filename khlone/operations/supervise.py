@@ -264,6 +264,7 @@ class Supervisor:
                 running.rests(again)
             else:
                 self._note_restarts(session)
+                self._note_gaps(session)
                 running.ended()
 
     def _why_again(self, status: int | None, reason: str | None) -> str | None:
@@ -281,6 +282,11 @@ class Supervisor:
         if self._restarts:
             with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
                 change.note_reason(session.id, f"it was started again {_times(self._restarts)}")
+
+    def _note_gaps(self, session: SessionRecord) -> None:
+        if self._log is not None and self._log.gap is not None:
+            with contextlib.suppress(KhloneError), self._app.registry.transaction() as change:
+                change.note_reason(session.id, f"its log has gaps: {self._log.gap}")
 
     def _rest(self, prepared: Prepared, pause_s: float) -> bool:
         """Wait before it is started again; False when it was told to end meanwhile, which is recorded."""

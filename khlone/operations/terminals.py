@@ -34,7 +34,7 @@ _NAME = "khlone"
 _SCRIPT = """
 tmux=$1 socket=$2 result=$3
 shift 3
-rm -f "$socket" "$result"
+rm -f "$socket" "$result" "$result.said"
 "$tmux" -S "$socket" -f /dev/null -D &
 server=$!
 until "$tmux" -N -S "$socket" new-session -d -s khlone -x 200 -y 50 -- /bin/sh -c '
@@ -42,6 +42,9 @@ tmux=$1 socket=$2 result=$3
 shift 3
 "$@"
 echo $? >"$result"
+case $("$tmux" -S "$socket" display-message -p "#{session_last_attached}") in
+"" | 0) "$tmux" -S "$socket" capture-pane -p -S - -t khlone >"$result.said" ;;
+esac
 "$tmux" -S "$socket" kill-server' sh "$tmux" "$socket" "$result" "$@" 2>/dev/null
 do
 	kill -0 "$server" 2>/dev/null || exit 1
@@ -50,7 +53,8 @@ done
 wait "$server"
 code=1
 [ ! -f "$result" ] || read -r code <"$result"
-rm -f "$socket" "$result"
+[ ! -f "$result.said" ] || sed -e :a -e '/^\\n*$/{$d;N;ba' -e '}' "$result.said"
+rm -f "$socket" "$result" "$result.said"
 exit "$code"
 """
 

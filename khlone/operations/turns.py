@@ -203,7 +203,13 @@ class _Turn:
                 if waited_s >= _UNTOLD_S or blocker.word not in (_LINE, _START):
                     self._tell(blocker, position)
                 if not wish.wait or waited_s >= wish.wait_s:
-                    raise NoRoom(wish.name, blocker.reason, position=position[0], waited_s=waited_s)
+                    raise NoRoom(
+                        wish.name,
+                        blocker.reason,
+                        position=position[0],
+                        waited_s=waited_s,
+                        slot=blocker.word == "slots",
+                    )
                 bell.wait(min(_NEAR_S if position[0] <= _NEAR else _FAR_S, wish.wait_s - waited_s))
                 self._check()
                 blocker, lease, position = self._look(lease)

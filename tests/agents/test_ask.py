@@ -129,7 +129,9 @@ def test_what_was_used_is_counted_once(khlone: Khlone, project: Path, claude: Cl
 def test_it_goes_on_with_the_session_of_the_last_answer_or_a_named_one(
     khlone: Khlone, project: Path, claude: Claude
 ) -> None:
-    refused(khlone("ask", "one", "--resume", "more", "--json", cwd=project), "no-such-session")
+    for words in (("--resume", "more"), ("--last",)):
+        found = refused(khlone("ask", "one", *words, "--json", cwd=project), "no-such-session")
+        assert found["hint"] == "git khlone ask one PROMPT asks its agent"
     khlone("ask", "one", "first", cwd=project)
     khlone("run", "one", "--", "true", cwd=project)
 

@@ -80,7 +80,8 @@ def test_a_clone_that_has_had_all_of_a_day_starts_no_agent_until_the_next(
     other = khlone("ask", "two", "hello", cwd=project)
 
     assert (codes, single.code, plain.code, other.code) == ([0, 0], 75, 0, 0)
-    assert over["facts"] == {"name": "one", "limit_usd": 1.0}
+    assert over["facts"] == {"name": "one", "limit_usd": 1.0, "spent_usd": 1.5}
+    assert over["message"] == "one has cost 1.5000 USD today, and may cost 1 (khlone.limits.cost)"
     # The second was told what was left of the day, and ended by itself with more.
     assert budget_of(claude) == ["1", "0.25", "1"]
     assert len(claude.asked()) == 3

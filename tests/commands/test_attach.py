@@ -125,6 +125,31 @@ def test_it_is_started_without_a_terminal_and_come_to_later(khlone: Khlone, proj
     assert later.exitstatus == 3
 
 
+def test_what_was_said_before_anybody_looked_is_in_the_log(khlone: Khlone, project: Path, held: str) -> None:
+    words = ["--", sys.executable, "-c", "print('first', '', 'the last', sep='\\n'); raise SystemExit(4)"]
+    assert khlone("attach", "one", "--detach", *words, cwd=project).code == 0
+
+    waited = khlone("wait", "one", cwd=project)
+    said = khlone("logs", "one", cwd=project)
+
+    assert waited.code == 4
+    assert [line.rstrip() for line in said.out.splitlines()] == ["first", "", "the last"]
+
+
+def test_of_what_was_looked_at_no_log_is_kept_and_that_is_said(khlone: Khlone, project: Path, held: str) -> None:
+    seen = window(project, *WORDS)
+    seen.expect(b"say: ")
+    seen.sendline(b"3")
+    seen.expect(pexpect.EOF)
+    seen.close()
+
+    said = khlone("logs", "one", cwd=project)
+
+    assert seen.exitstatus == 3
+    assert (said.code, said.out) == (0, "")
+    assert "of one had a terminal: what was said there is kept nowhere" in said.err
+
+
 @pytest.mark.parametrize(("program", "why"), [("nosuchcmd", "no such file"), ("./README.md", "permission denied")])
 def test_a_program_that_is_not_there_is_no_session(khlone: Khlone, project: Path, program: str, why: str) -> None:
     found = refused(khlone("attach", "one", "--detach", "--json", "--", program, cwd=project), "command-not-found")

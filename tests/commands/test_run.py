@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from khlone import session_logs
+from khlone.app import App
+from khlone.operations import resources, standing
 from khlone.session_logs import SessionLog
 from tests.commands.steps import clone_names, document, new, refused, show
 from tests.commands.test_resources import DAEMON, alive, wait_for
@@ -147,6 +149,82 @@ def test_a_log_is_of_bounded_size_and_its_end_is_kept(tmp_path: Path) -> None:
     assert kept == [f"line {number}" for number in range(5_000 - len(kept), 5_000)]
     assert len(kept) > 900
     assert session_logs.tail(tmp_path / "a.log", 2) == b"line 4998\nline 4999\n"
+
+
+@pytest.mark.needs_root
+def test_a_log_that_a_full_disk_has_cut_says_so_when_there_is_room_again(tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place], check=True)
+    try:
+        log = SessionLog(place / "a.log")
+        (place / "filler").write_bytes(b"x" * (48 << 10))
+        log.add(b"before\n")
+        gap_before = log.gap
+        log.add(b"y" * (100 << 10))
+        (place / "filler").unlink()
+        log.add(b"after\n")
+        log.close()
+        kept = session_logs.tail(place / "a.log", 2)
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+    assert (gap_before, log.gap) == (None, "no space left on device")
+    assert kept == b"khlone: up to 102400 bytes are missing here: no space left on device\nafter\n"
+
+
+def test_what_was_read_before_a_session_ended_is_not_taken_for_lost(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    session = run("one", attentive(tmp_path / "end"))
+    app = App.open(project)
+    (clone,) = app.registry.clones()
+    (record,) = app.registry.live_sessions()
+    look = resources.Look(app, [clone], pss=False)
+
+    stopped = khlone("stop", "one", cwd=project)
+    wait_for(lambda: not supervisors())
+
+    assert stopped.code == 0
+    assert not standing.may_live(record), "the control: by what was read it is lost"
+    assert standing.state_of(record) == "lost"
+    assert not look.sessions().get(clone.id)
+    assert standing.as_live(app, record) is None
+    told = standing.report(app, clone, record)
+    assert (told.id, told.state, told.reason) == (session["id"], "signal 15", "it was stopped")
+
+
+def test_a_session_that_is_lost_is_shown_as_that_until_somebody_records_it(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    """The other way round: nobody has recorded an end."""
+    session = run("one", attentive(tmp_path / "end"))
+    for pid in [*supervisors(), session["pid"]]:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(session["pid"]) and not supervisors())
+
+    (shown,) = show(khlone, project, "one")["sessions"]
+
+    assert (shown["id"], shown["state"]) == (session["id"], "lost")
+
+
+def test_of_several_that_are_stopped_one_without_a_session_keeps_none_from_ending(
+    khlone: Khlone, project: Path, run: Run, tmp_path: Path
+) -> None:
+    for name in ("two", "three"):
+        new(khlone, project, name)
+        run(name, attentive(tmp_path / "end"))
+
+    text = khlone("stop", "one", "two", cwd=project)
+    told = document(khlone("stop", "one", "three", "--json", cwd=project), "stop", 1)
+    none = refused(khlone("stop", "one", "two", "--json", cwd=project), "no-such-session")
+
+    assert text.code == 1
+    assert "two: signal 15" in text.err
+    assert "one has no session that runs" in text.err
+    assert [one["name"] for one in told["sessions"]] == ["three"]
+    assert [(one["name"], one["code"]) for one in told["failed"]] == [("one", "no-such-session")]
+    assert none["facts"]["name"] == "one"
 
 
 def test_the_logs_of_the_newest_sessions_are_kept_whatever_hooks_have_left_beside_them(tmp_path: Path) -> None:

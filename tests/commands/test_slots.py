@@ -145,6 +145,8 @@ def test_no_wait_gives_75_and_a_setting_says_how_many_there_are(slots: Slots, kh
     second = khlone(*words, cwd=slots.repository)
 
     assert (first.code, more.code, second.code) == (75, 0, 0), (first, more, second)
+    assert "khlone: slot build is not free: 1 of 1 are held" in first.err
+    assert "git khlone slot shows who holds what" in first.err
 
 
 def test_limits_say_what_is_reserved_and_how_many_clones_the_machine_carries(
@@ -173,7 +175,9 @@ def test_limits_say_what_is_reserved_and_how_many_clones_the_machine_carries(
     carries, machine = found["carries"], found["machine"]
     assert carries["sessions"] == 1
     assert carries["by_cores"] == max(1, int(machine["cores"] * 100 / carries["each_core_percent"]))
-    usable = machine["memory_bytes"] - min(1 << 30, machine["memory_bytes"] // 10)
+    kept = min(1 << 30, machine["memory_bytes"] // 10)
+    assert found["limits"]["reserve_bytes"] == kept
+    usable = machine["memory_bytes"] - kept
     assert carries["by_memory"] == max(1, usable // carries["each_bytes"])
     assert "the least of these: 1 active clones of other" in text
 

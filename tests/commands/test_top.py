@@ -85,6 +85,54 @@ def test_keys_pause_let_go_on_and_stop_a_session(running: tuple[Path, int]) -> N
     assert b"\x1b[?1049l" in top.before
 
 
+def test_the_session_that_is_asked_about_is_stopped_whichever_is_the_first_by_then(
+    khlone: Khlone, running: tuple[Path, int], holders: Holders, tmp_path: Path
+) -> None:
+    """Started again on failure, and told the reason: what `top` stops is stopped as by `stop`."""
+    repository, first = running
+    new(khlone, repository, "a")
+    words = ["run", "a", "--detach", "--restart", "on-failure", "--", sys.executable, "-c", HOLDER]
+    assert khlone(*words, *holders.arguments("asked", 1), cwd=repository).code == 0
+    asked = holders.pid("asked")
+    top = pexpect.spawn(
+        str(KHLONE),
+        ["top", "-d", "1", "--sort", "name"],
+        cwd=str(repository),
+        env={**os.environ, "TERM": "xterm-256color"},
+        timeout=60,
+        dimensions=(30, 150),
+    )
+
+    top.expect(b"sorted by name")
+    top.send(b"s")
+    top.expect(b"stop a [(]pid %d" % asked)
+    new(khlone, repository, "0")
+    before = document(khlone("run", "0", "--detach", "--json", "--", "sleep", "600", cwd=repository), "run")["session"]
+    top.expect(rb"\b0 +running")
+    top.send(b"y")
+    top.expect(b"a is stopped")
+    top.send(b"p")
+    top.send(b"q")
+    top.expect(pexpect.EOF)
+    top.close()
+    states = {
+        one["name"]: one["sessions"] for one in document(khlone("list", "--json", cwd=repository), "list")["clones"]
+    }
+    waited = document(khlone("wait", "a", "--json", cwd=repository), "wait", 143)["sessions"][0]
+    is_paused = is_stopped(before["pid"])
+    khlone("stop", "0", cwd=repository)
+
+    assert not is_paused, "what was chosen is gone, and no other is in its place"
+    assert {name: [one["state"] for one in of] for name, of in states.items()} == {
+        "0": ["running"],
+        "a": [],
+        "one": ["running"],
+    }
+    assert (waited["signal"], waited["reason"]) == (15, "it was stopped")
+    assert not alive(asked)
+    assert alive(first)
+
+
 #: Says that it was told to end, before it does.
 ATTENTIVE = """
 import os, signal, sys
