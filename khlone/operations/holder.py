@@ -300,7 +300,13 @@ def main() -> None:
     listener.bind(place)
     os.umask(before)
     listener.listen(_MOST_VIEWERS)
-    holder = Holder(listener, argv)
+    try:
+        holder = Holder(listener, argv)
+    except OSError as error:
+        # It goes to the log of the session: all that it has for a terminal.
+        os.write(sys.stderr.fileno(), f"khlone: there is no terminal to be had: {error.strerror}\n".encode())
+        os.unlink(place)
+        os._exit(1)
     status = holder.see_out()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(place)

@@ -34,7 +34,7 @@ _NAME = "khlone"
 _SCRIPT = """
 tmux=$1 socket=$2 result=$3
 shift 3
-rm -f "$socket" "$result" "$result.said"
+rm -f "$socket" "$result" "$result.said" "$result.why"
 "$tmux" -S "$socket" -f /dev/null -D &
 server=$!
 until "$tmux" -N -S "$socket" new-session -d -s khlone -x 200 -y 50 -- /bin/sh -c '
@@ -45,11 +45,21 @@ echo $? >"$result"
 case $("$tmux" -S "$socket" display-message -p "#{session_last_attached}") in
 "" | 0) "$tmux" -S "$socket" capture-pane -p -S - -t khlone >"$result.said" ;;
 esac
-"$tmux" -S "$socket" kill-server' sh "$tmux" "$socket" "$result" "$@" 2>/dev/null
+"$tmux" -S "$socket" kill-server' sh "$tmux" "$socket" "$result" "$@" 2>"$result.why"
 do
 	kill -0 "$server" 2>/dev/null || exit 1
-	sleep 0.05
+	why=$(cat "$result.why")
+	case $why in
+	"" | *connect* | *"no server"*) sleep 0.05 ;;
+	*)
+		echo "khlone: tmux gives no terminal: $why"
+		kill "$server"
+		rm -f "$socket" "$result.why"
+		exit 1
+		;;
+	esac
 done
+rm -f "$result.why"
 wait "$server"
 code=1
 [ ! -f "$result" ] || read -r code <"$result"

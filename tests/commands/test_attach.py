@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -134,6 +135,39 @@ def test_what_was_said_before_anybody_looked_is_in_the_log(khlone: Khlone, proje
 
     assert waited.code == 4
     assert [line.rstrip() for line in said.out.splitlines()] == ["first", "", "the last"]
+
+
+#: In a mount namespace with a single terminal, which it takes: khlone is called with none left.
+WITHOUT = """
+import os, subprocess, sys
+mount, *words = sys.argv[1:]
+new = "newinstance,ptmxmode=0666,mode=0620,max=1"
+subprocess.run([mount, "-t", "devpts", "-o", new, "devpts", "/dev/pts"], check=True)
+subprocess.run([mount, "--bind", "/dev/pts/ptmx", "/dev/ptmx"], check=True)
+taken = os.openpty()
+subprocess.run(words, check=True)
+sys.exit(subprocess.run([words[0], "wait", "one"]).returncode)
+"""
+
+
+@pytest.mark.needs_root
+def test_where_no_terminal_is_to_be_had_the_session_ends_and_says_so(khlone: Khlone, project: Path, held: str) -> None:
+    unshare, mount = (str(shutil.which(name, path=FULL_PATH)) for name in ("unshare", "mount"))
+    inside = [unshare, "--mount", "--propagation", "private", sys.executable, "-c", WITHOUT, mount]
+
+    done = subprocess.run(
+        [*inside, str(KHLONE), "attach", "one", "--detach", "--", sys.executable, "-c", "print(1)"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    said = khlone("logs", "one", cwd=project).out
+
+    assert done.returncode == 1, done
+    assert "khlone: " in said
+    assert " no terminal" in said
+    assert "Traceback" not in said
 
 
 def test_of_what_was_looked_at_no_log_is_kept_and_that_is_said(khlone: Khlone, project: Path, held: str) -> None:
