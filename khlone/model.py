@@ -139,7 +139,8 @@ class Session:
     """One process tree in a clone. Sizes are bytes; `None` means not measured.
 
     `activity` is what the agent in it says of itself (Claude Code: busy, shell, idle or waiting),
-    `waiting_for` what it waits for where that is a person; `None` where it does not say.
+    `paused` while all of its processes are stopped, `None` where it does not say;
+    `waiting_for` what it waits for where that is a person.
     """
 
     id: str

@@ -171,7 +171,8 @@ class _Live:
         room = self._screen.height - 2
         of = self._asked
         asked = self._said if of is None else f"stop {of.name} (pid {of.pid})? y"
-        return [*lines[:room], *[""] * max(0, room - len(lines)), asked, _HELP]
+        keys = _HELP.replace("l log", "l back") if self._shows_log else _HELP
+        return [*lines[:room], *[""] * max(0, room - len(lines)), asked, keys]
 
     def _tail(self, row: Row) -> list[str]:
         path = _newest_log(self._app.config_dirs.clone_path(row.clone) / "logs")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from khlone.profiles import AgentProfile
 
 FOREIGN = "foreign"
+#: What a session does all of whose processes are stopped, whatever its agent has said before.
+PAUSED = "paused"
 #: Seconds between two looks at CPU time, where nothing else has taken as long.
 _INTERVAL_S = 0.1
 
@@ -106,7 +108,11 @@ class Look:
     ) -> Session | None:
         rss, pss, cpu = self._used(tree, after)
         found = standing.as_live(self._app, record, rss_bytes=rss, pss_bytes=pss, cpu_percent=cpu)
-        return None if found is None else self._with_activity(found, tree)
+        if found is None:
+            return None
+        found = self._with_activity(found, tree)
+        is_paused = bool(tree) and all(map(capacity.is_stopped, tree))
+        return values.replace(found, activity=PAUSED) if is_paused else found
 
     def _foreign(self, root: Member, tree: Sequence[int], after: Mapping[int, Usage]) -> Session:
         rss, pss, cpu = self._used(tree, after)

@@ -52,7 +52,7 @@ def test_a_single_look_has_every_session_with_what_it_uses(khlone: Khlone, runni
     assert [line.split()[0] for line in table] == ["CLONE", "one"]
 
 
-def test_keys_pause_let_go_on_and_stop_a_session(running: tuple[Path, int]) -> None:
+def test_keys_pause_let_go_on_and_stop_a_session(khlone: Khlone, running: tuple[Path, int]) -> None:
     repository, pid = running
     environment = {**os.environ, "TERM": "xterm-256color"}
     top = pexpect.spawn(
@@ -65,12 +65,17 @@ def test_keys_pause_let_go_on_and_stop_a_session(running: tuple[Path, int]) -> N
     top.send(b"p")
     top.expect(b"1 processes of one are paused")
     assert is_stopped(pid)
+    assert khlone("list", cwd=repository).out.splitlines()[1].split()[-2] == "paused"
+    (shown,) = show(khlone, repository, "one")["sessions"]
+    assert (shown["state"], shown["activity"]) == ("running", "paused")
     top.expect(b"paused")
     top.send(b"p")
     top.expect(b"1 processes of one go on")
     assert not is_stopped(pid)
+    assert khlone("list", cwd=repository).out.splitlines()[1].split()[-2] == "running"
     top.send(b"l")
     top.expect(b"one has no log")
+    top.expect(b"l back")
     top.send(b"s")
     top.expect(b"stop one [(]pid")
     assert alive(pid)
