@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _SORTS = {"c": "cpu", "m": "memory", "n": "name", "a": "age", "o": "quiet"}
 _HEADS = ("CLONE", "STATE", "PID", "CPU", "RSS", "PSS", "PROCS", "THREADS", "FILES", "QUIET", "COMMAND")
 _WIDTHS = (20, 8, 8, 7, 10, 10, 6, 8, 6, 7)
-_HELP = "sort by: c cpu, m memory, n name, a age, o quiet   up/down choose   p pause/go on   s stop   l log   q quit"
+#: In 79 columns, whole.
+_HELP = "sort c cpu m memory n name a age o quiet; up/down; p pause s stop l log q quit"
 _TAIL_BYTES = 16 << 10
 #: PSS costs thirty times what RSS does: it is measured each so many looks.
 _PSS_EACH = 5
