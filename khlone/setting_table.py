@@ -354,7 +354,8 @@ SETTINGS = (
         key="squash.template",
         kind=Kind.TEXT,
         doc="What the commit of a squashed clone says. {message} is what it would say without it; there are "
-        "{subjects}, {messages}, {branch}, {name}, {target} and {count} too. Co-authors and sign-offs are added.",
+        "{subjects}, {messages}, {branch}, {name}, {target} and {count} too, and {{ and }} for a brace. Co-authors and "
+        "sign-offs are added.",
     ),
     Setting(
         key="limits.sessions",

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from khlone.commands import Context, verb
-from khlone.errors import UsageError
+from khlone.errors import CloneBusy, UsageError
 from khlone.output import visible
 from khlone.profiles import Change, ConfigItem, FoundAgent, Sharing
 
@@ -65,7 +65,7 @@ def command(context: Context, *, action: str, names: tuple[str, ...], **options:
     if action in ("list", "show"):
         _list(context, action, names)
     elif action == "refresh":
-        _refresh(context, names, everywhere=options["everywhere"], dry_run=options["dry_run"])
+        return _refresh(context, names, everywhere=options["everywhere"], dry_run=options["dry_run"])
     elif action == "promote":
         return _promote(context, names, keys=options["keys"], dry_run=options["dry_run"])
     elif action in _HOOKS:
@@ -79,7 +79,7 @@ def command(context: Context, *, action: str, names: tuple[str, ...], **options:
     return None
 
 
-def _refresh(context: Context, names: tuple[str, ...], *, everywhere: bool, dry_run: bool) -> None:
+def _refresh(context: Context, names: tuple[str, ...], *, everywhere: bool, dry_run: bool) -> int:
     from khlone.operations import agent_changes
 
     if everywhere and names:
@@ -89,8 +89,18 @@ def _refresh(context: Context, names: tuple[str, ...], *, everywhere: bool, dry_
         clones = app.registry.clones() if app.has_registry else []
     else:
         clones = [app.require_clone(name) for name in names or (None,)]
-    changes = [change for clone in clones for change in agent_changes.refresh(app, clone, dry_run=dry_run)]
+    changes: list[Change] = []
+    busy = 0
+    for clone in clones:
+        try:
+            changes += agent_changes.refresh(app, clone, dry_run=dry_run)
+        except CloneBusy as error:
+            if len(clones) == 1:
+                raise
+            busy = error.exit_code
+            changes.append(Change(clone=clone.name, item="config dir", what="kept", message=error.message))
     _changes(context, "refresh", changes, dry_run=dry_run)
+    return busy
 
 
 def _promote(context: Context, names: tuple[str, ...], *, keys: tuple[str, ...], dry_run: bool) -> int:
@@ -190,10 +200,11 @@ def _key(context: Context, names: tuple[str, ...], *, file: str | None, command:
     clone = app.require_clone(names[0] if names else None)
     profile = environment.profile_of(app, clone)
     place = None if file is None else Path(context.directory or Path.cwd(), file)
-    agent_keys.assign(app, clone, profile, file=place, command=command)
-    logins.given_another(app, clone)
+    changed = agent_keys.assign(app, clone, profile, file=place, command=command)
+    if changed:
+        logins.given_another(app, clone)
     what = "removed" if remove else "assigned"
-    _changes(context, "key", [Change(clone=clone.name, item="key", what=what)])
+    _changes(context, "key", [Change(clone=clone.name, item="key", what=what)] if changed else [])
 
 
 def _changes(context: Context, action: str, changes: Sequence[Change], *, dry_run: bool = False) -> None:

@@ -26,17 +26,18 @@ _TIMEOUT_S = 30.0
 _MOST_BYTES = 16 << 10
 
 
-def assign(app: App, clone: CloneRecord, profile: AgentProfile, *, file: Path | None, command: str | None) -> None:
+def assign(app: App, clone: CloneRecord, profile: AgentProfile, *, file: Path | None, command: str | None) -> bool:
     """Give a clone a key from a file or a command, or take it away with neither; raises KeyNotUsable or UsageError.
 
-    It is tried once, so that a wrong place is told now.
+    It is tried once, so that a wrong place is told now. False where there was none to take away.
     """
     if not profile.key_variables:
         raise UsageError(f"agent {profile.name} has no variable for a key", hint="see git khlone agents show")
     place = app.config_dirs.key_path(clone.id, profile.name)
     if file is None and command is None:
+        was_there = files.exists(place)
         place.unlink(missing_ok=True)
-        return
+        return was_there
     source: dict[str, object] = {}
     if file is not None:
         source["file"] = os.path.abspath(file)
@@ -45,6 +46,7 @@ def assign(app: App, clone: CloneRecord, profile: AgentProfile, *, file: Path | 
     _value(app, clone, source)
     files.make_private_dir(place.parent)
     files.write_atomic(place, json.dumps(source).encode() + b"\n")
+    return True
 
 
 def apply(

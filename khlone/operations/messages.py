@@ -16,7 +16,8 @@ from khlone.values import dataclass
 _MOST_SUBJECTS = 100
 #: Whole messages above so many characters together are cut.
 _MOST_TEXT = 64 << 10
-_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+#: A doubled brace is one that stands for itself.
+_PLACEHOLDER = re.compile(r"(?P<brace>\{\{|\}\})|\{(?P<name>\w*)\}")
 _TRAILER = r"[A-Za-z0-9][A-Za-z0-9-]*: \S.*"
 _KEPT = r"(?i)(co-authored-by|signed-off-by): \S.*"
 
@@ -59,8 +60,9 @@ def squash_message(
 
 def check_template(template: str) -> None:
     """Raise InvalidSetting for a placeholder that stands for nothing."""
-    for name in _PLACEHOLDER.findall(template):
-        if name not in PLACEHOLDERS:
+    for found in _PLACEHOLDER.finditer(template):
+        name = found["name"]
+        if found["brace"] is None and name not in PLACEHOLDERS:
             known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)
             raise InvalidSetting(
                 "khlone.squash.template", template, f"{{{name}}} stands for nothing; there are {known}"
@@ -84,7 +86,7 @@ def _filled(
         "target": target,
         "count": str(len(commits)),
     }
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    return _PLACEHOLDER.sub(lambda found: found["brace"][0] if found["brace"] else values[found["name"]], template)
 
 
 def _listed(clone: CloneRecord, commits: Sequence[Said], told: Sequence[Said]) -> str:

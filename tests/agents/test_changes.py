@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from tests.agents.steps import user_settings
 from tests.agents.test_config_dirs import BAD, GOOD, config_dir, state
 from tests.commands.steps import at_once, document, new, refused
+from tests.faults.lab import stopped
 from tests.support import KHLONE, Done, Khlone, write
 
 SETTINGS: dict[str, Any] = {
@@ -106,6 +108,25 @@ def test_a_dry_run_says_the_same_and_changes_nothing(khlone: Khlone, repository:
 
     assert untouched == (before, False)
     assert told == done == [(".claude.json", "theme", "updated"), ("skills", None, "linked")]
+
+
+def test_of_all_clones_one_that_is_busy_is_told_and_the_others_are_brought_up_to_date(
+    khlone: Khlone, repository: Path, home: Path, clone: Path
+) -> None:
+    new(khlone, repository, "a-busy", "--agent", "claude")
+    edit(home / ".claude.json", theme="light")
+
+    at_work = stopped(["rename", "a-busy", "b-busy"], point="rename.reserved", cwd=repository)
+    try:
+        done = khlone("agents", "refresh", "--all", "--json", cwd=repository)
+    finally:
+        os.kill(at_work.pid, signal.SIGCONT)
+        assert at_work.wait(timeout=60) == 0
+
+    found = said(done, 75)
+    assert ("config dir", None, "kept") in found
+    assert (".claude.json", "theme", "updated") in found
+    assert read(clone / ".claude.json")["theme"] == "light"
 
 
 def test_links_follow_the_user(khlone: Khlone, repository: Path, home: Path, tmp_path: Path) -> None:

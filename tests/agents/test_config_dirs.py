@@ -331,11 +331,12 @@ def test_a_key_is_read_anew_and_can_be_taken_away(khlone: Khlone, repository: Pa
 
     key.write_text("second")
     second = inside(khlone, repository, "one", {"ANTHROPIC_API_KEY": "inherited"})
-    removed = khlone("agents", "key", "one", "--remove", cwd=repository)
+    removed, again = (khlone("agents", "key", "one", "--remove", cwd=repository) for _ in range(2))
     none = inside(khlone, repository, "one")
 
     assert second["ANTHROPIC_API_KEY"] == "second"
-    assert removed.code == 0
+    assert (removed.code, removed.out) == (0, "one: key removed\n")
+    assert (again.code, again.out, again.err) == (0, "", "khlone: nothing to change\n")
     assert "ANTHROPIC_API_KEY" not in none
 
 

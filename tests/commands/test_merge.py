@@ -159,13 +159,13 @@ def test_a_template_says_what_a_squashed_commit_says(khlone: Khlone, git: Git, c
     path = new(khlone, project, "a", "--branch", "topic/a")
     commit(path, {"1.txt": "1\n"}, "first\n\nA body with {name}.")
     commit(path, {"2.txt": "2\n"}, "second")
-    template = "{name}: {count} of {branch} to {target}\n\n{subjects}\n\n{messages}"
+    template = "{name}: {count} of {branch} to {target} {{{name}}}\n\n{subjects}\n\n{messages}"
     git("config", "khlone.squash.template", template, cwd=project)
 
     merge(khlone, project, "a", "--squash")
 
     assert message(git, project, "main") == (
-        "a: 2 of topic/a to main\n\n* first\n* second\n\nfirst\n\nA body with {name}.\n\nsecond\n"
+        "a: 2 of topic/a to main {a}\n\n* first\n* second\n\nfirst\n\nA body with {name}.\n\nsecond\n"
     )
 
 
