@@ -73,9 +73,11 @@ def command(
         bounds=limits,
         max_cost_usd=most,
     )
-    found = run.detach(app, wanted)
     if not detach:
-        return _answer(context, app, clone, ours=found.id)
+        # Who is interrupted while it waits for its own stops the session.
+        with run.attended(app, wanted):
+            return _answer(context, app, clone)
+    found = run.detach(app, wanted)
     if context.output.as_json:
         context.output.document("ask", {"session": found, "answer": None})
     else:
@@ -85,16 +87,11 @@ def command(
     return 0
 
 
-def _answer(context: Context, app: App, clone: CloneRecord, *, ours: str | None = None) -> int:
-    """Wait for the answer and print it; who is interrupted while it waits for its own stops the session."""
+def _answer(context: Context, app: App, clone: CloneRecord) -> int:
+    """Wait for the answer and print it."""
     from khlone.operations import asking, ending, standing
 
-    try:
-        found = ending.wait(app, clone, kind=asking.ASK)
-    except BaseException:
-        if ours is not None:
-            ending.stop_all(app, clone, only=ours)
-        raise
+    found = ending.wait(app, clone, kind=asking.ASK)
     answer = asking.answer_of(standing.find(app, clone, found.id))
     if context.output.as_json:
         context.output.document("ask", {"session": found, "answer": answer})

@@ -7,12 +7,13 @@ say until the session runs, or waits in line, comes back here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from khlone import process, sessions
@@ -69,6 +70,15 @@ def detach(app: App, request: RunRequest) -> SessionReport:
     Raises what keeps it from starting: CloneBusy, NoRoom, CommandNotFound, Refusal and the
     like. Interrupted, it ends at once.
     """
+    with attended(app, request) as found:
+        return found
+
+
+@contextlib.contextmanager
+def attended(app: App, request: RunRequest) -> Iterator[SessionReport]:
+    """Start a session as `detach` does, which is ended where something raises before the block is over."""
+    from khlone.operations import ending
+
     clone = _require(app, request)
     path = [entry for entry in sys.path if os.path.isabs(entry)]
     spec = {
@@ -83,17 +93,18 @@ def detach(app: App, request: RunRequest) -> SessionReport:
         environment={**kept, SUPERVISES: token},
         given=json.dumps(spec).encode(),
     )
-    with open(answers, "rb") as stream:
-        try:
+    session: str | None = None
+    try:
+        with open(answers, "rb") as stream:
             session = _heard(app, clone, stream)
-        except KhloneError:
-            raise
-        except BaseException:
-            # From here on nobody hears that it is there: unless that was said already, it ends by itself.
-            stream.close()
+        yield standing.report(app, clone, standing.find(app, clone, session))
+    except BaseException as error:
+        if session is not None:
+            ending.stop_all(app, clone, only=session)
+        elif not isinstance(error, KhloneError):
+            # Nobody hears any more that it is there: unless that was said already, it ends by itself.
             _take_back(app, clone, token)
-            raise
-    return standing.report(app, clone, standing.find(app, clone, session))
+        raise
 
 
 def _take_back(app: App, clone: CloneRecord, token: str) -> None:

@@ -14,7 +14,12 @@ import pytest
 
 from khlone import session_logs
 from khlone.app import App
+from khlone.errors import Interrupted
+from khlone.model import CloneRecord
 from khlone.operations import resources, standing
+from khlone.operations.run import RunRequest, detach
+from khlone.operations.standing import SessionReport
+from khlone.registry import SessionRecord
 from khlone.session_logs import SessionLog
 from tests.commands.steps import clone_names, document, new, refused, show
 from tests.commands.test_resources import DAEMON, alive, wait_for
@@ -470,3 +475,24 @@ def test_new_starts_a_session_in_each_clone_that_it_makes(khlone: Khlone, projec
         assert khlone("logs", name, cwd=project).out == f"{name}\n"
     refused(khlone("new", "other", "--detach", "--json", cwd=project), "usage", 2)
     assert clone_names(khlone, project) == ["one", "try-1", "try-2"]
+
+
+def test_who_is_interrupted_when_the_session_is_there_and_before_he_knows_it_leaves_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, calls = standing.report, iter([Interrupted(signal.SIGINT)])
+
+    def interrupted(app: App, clone: CloneRecord, record: SessionRecord) -> SessionReport:
+        for one in calls:
+            raise one
+        return report(app, clone, record)
+
+    monkeypatch.setattr(standing, "report", interrupted)
+    app = App.open(project)
+
+    with pytest.raises(Interrupted):
+        detach(app, RunRequest(clone="one", command=("sleep", "100000")))
+
+    wait_for(lambda: not supervisors())
+    (session,) = app.registry.sessions(app.require_clone("one").id)
+    assert session.reason == "it was stopped"
