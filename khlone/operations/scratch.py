@@ -17,6 +17,7 @@ from khlone import files, process, worktrees
 from khlone.app import App
 from khlone.errors import GitFailed, KhloneError, Locked
 from khlone.locks import HeldLock
+from khlone.operations import stale
 from khlone.values import dataclass
 
 #: Set for every gate command, and what is left of it is found by.
@@ -43,17 +44,30 @@ class Scratch:
             os.unlink(self._mark)
         for attempt in (1, 2):
             try:
+                changing: list[str] = []
                 if not worktrees.is_linked(self.path, self.admin) or not self.admin.is_dir():
                     self._make(oid)
+                else:
+                    changing = self._changing(oid, known_clean=known_clean)
+                before = stale.stamps(self.path, changing)
                 self._git("checkout", "--quiet", "--force", "--detach", oid)
                 if not known_clean:
                     self._git("clean", "-ffdq")
+                stale.tell_apart(self.path, before)
                 return
             except (KhloneError, OSError):
                 if attempt == 2:
                     raise
                 # Whatever a gate did to it: it is ours alone, and made anew.
                 self.drop()
+
+    def _changing(self, oid: str, *, known_clean: bool) -> list[str]:
+        """The files that will have other content than they have now."""
+        names = ("-z", "--name-only", "--no-renames")
+        found = self._git("diff-tree", "-r", *names, "HEAD", oid)
+        if not known_clean:
+            found += self._git("diff-index", *names, "HEAD")
+        return [os.fsdecode(name) for name in found.split(b"\0") if name]
 
     def dirt(self) -> list[str]:
         """What a gate changed that git does not ignore."""
