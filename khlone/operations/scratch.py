@@ -53,7 +53,7 @@ class Scratch:
                 self._git("checkout", "--quiet", "--force", "--detach", oid)
                 if not known_clean:
                     self._git("clean", "-ffdq")
-                stale.tell_apart(self.path, before)
+                stale.tell_apart(self.path, before, self.app.environment)
                 return
             except (KhloneError, OSError):
                 if attempt == 2:

@@ -28,19 +28,21 @@ def stamps(root: Path, names: Sequence[str]) -> dict[str, Stamp]:
     return {name: _stamp(root / name) for name in names}
 
 
-def tell_apart(root: Path, before: Mapping[str, Stamp]) -> None:
+def tell_apart(root: Path, before: Mapping[str, Stamp], environment: Mapping[str, str]) -> None:
     """Let nothing that was made of the files as they were before be taken for made of what they are now.
 
     What Python has compiled of them is deleted. Any other one that is known by the same gets
-    the next second, which is waited for.
+    the next second, which is waited for; with the folder for what Python compiles that
+    `environment` names, which is no gate's own, one of Python's too.
     """
+    is_elsewhere = bool(environment.get("PYTHONPYCACHEPREFIX"))
     for folder in {os.path.dirname(name) for name in before if name.endswith(".py")}:
         stems = {os.path.basename(name)[:-3] for name in before if os.path.dirname(name) == folder}
         _forget_compiled(root, root / folder / _COMPILED, stems)
     alike = [
         root / name
         for name, stamp in before.items()
-        if stamp is not None and not name.endswith(".py") and _stamp(root / name) == stamp
+        if stamp is not None and (is_elsewhere or not name.endswith(".py")) and _stamp(root / name) == stamp
     ]
     if alike:
         now_s = time.time()
@@ -64,5 +66,10 @@ def _forget_compiled(root: Path, folder: Path, stems: set[str]) -> None:
             return
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.endswith(".pyc") and entry.name.partition(".")[0] in stems:
+                if entry.name.endswith(".pyc") and not stems.isdisjoint(_beginnings(entry.name)):
                     os.unlink(entry.path)
+
+
+def _beginnings(name: str) -> list[str]:
+    """What stands before each dot: what is compiled of `a.b.py` is `a.b.cpython-313.pyc`."""
+    return [name[:at] for at, letter in enumerate(name) if letter == "."]

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from khlone.app import App
-from khlone.operations import scratch
+from khlone.operations import scratch, stale
 from tests.commands.merging import landed, merge, oid, worked
-from tests.support import Commit, Git, Khlone
+from tests.support import Commit, Git, Khlone, write
 
 #: Passes where what was imported is what the file says. The second of the last change is always the same.
 CHECK = """
@@ -49,12 +51,24 @@ def test_a_gate_tests_the_code_of_its_candidate_whatever_was_compiled_before(
     assert git("show", "main:value.py", cwd=repository) == "VALUE = 3\n"
 
 
+def test_what_was_compiled_of_a_file_goes_and_what_was_of_others_stays(tmp_path: Path) -> None:
+    compiled = ("a.b.cpython-313.pyc", "a.b.cpython-313-pytest-8.3.5.pyc", "a.cpython-313.pyc", "a.bc.cpython-313.pyc")
+    write(tmp_path / "__pycache__", dict.fromkeys(compiled, ""))
+
+    stale.tell_apart(tmp_path, {"a.b.py": None}, {})
+
+    assert sorted(one.name for one in (tmp_path / "__pycache__").iterdir()) == sorted(compiled[2:])
+
+
+#: Where what is compiled lies elsewhere, Python's files are as any other.
+@pytest.mark.parametrize(("name", "elsewhere"), [("data.txt", ""), ("data.py", "/nowhere")])
 def test_no_other_file_is_known_by_the_size_and_the_second_of_what_it_was_before(
-    git: Git, commit: Commit, repository: Path
+    git: Git, commit: Commit, repository: Path, monkeypatch: pytest.MonkeyPatch, name: str, elsewhere: str
 ) -> None:
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", elsewhere)
     commits = []
     for text in ("one\n", "two\n", "six\n", "ten\n"):
-        commit(repository, {"data.txt": text}, text)
+        commit(repository, {name: text}, text)
         commits.append(oid(git, repository, "HEAD"))
 
     def seconds_of(check_out: object, path: Path, oids: list[str]) -> list[int]:
@@ -62,7 +76,7 @@ def test_no_other_file_is_known_by_the_size_and_the_second_of_what_it_was_before
         found = []
         for one in oids:
             check_out(one)
-            found.append(int((path / "data.txt").stat().st_mtime))
+            found.append(int((path / name).stat().st_mtime))
         return found
 
     app = App.open(repository)
@@ -75,7 +89,7 @@ def test_no_other_file_is_known_by_the_size_and_the_second_of_what_it_was_before
         )
         is_alike = any(before == after for before, after in tries)
         ours = seconds_of(slot.check_out, slot.path, commits)
-        text = (slot.path / "data.txt").read_text()
+        text = (slot.path / name).read_text()
 
     assert is_alike, "the control"
     assert len(set(ours)) == len(ours)
