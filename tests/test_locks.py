@@ -261,14 +261,20 @@ def test_locks_of_different_targets_do_not_meet(folder: Path, locks: Locks) -> N
 # -- one at a time -------------------------------------------------------------------------
 
 COUNT = """
-import contextlib, sys
+import contextlib, os, sys, time
 from pathlib import Path
 from khlone.locks import Locks
-locks, counter = Locks(Path(sys.argv[1])), Path(sys.argv[2])
+locks, counter, is_locked = Locks(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3] == "locked"
 sys.stdin.readline()
-for _ in range(40):
-    with locks.repository() if sys.argv[3] == "locked" else contextlib.nullcontext():
-        counter.write_text(str(int(counter.read_text() or 0) + 1))
+for number in range(40):
+    with locks.repository() if is_locked else contextlib.nullcontext():
+        before = int(counter.read_text() or 0)
+        if number == 0 and not is_locked:
+            # Nobody writes before all have read: they need not meet by chance.
+            counter.with_name(f"has-read-{os.getpid()}").touch()
+            while len(list(counter.parent.glob("has-read-*"))) < 4:
+                time.sleep(0.01)
+        counter.write_text(str(before + 1))
 """
 
 
