@@ -240,8 +240,7 @@ def _is_rejected(event: Mapping[str, object], parts: list[Mapping[str, object]],
         return True
     if any(str(part.get(f"{_HEADERS}unified-status", "")) == "rejected" for part in parts):
         return True
-    key, _, wanted = reading.rate_limit.partition("=")
-    is_event = bool(wanted) and at(event, key) == wanted
+    is_event = "=" in reading.rate_limit and bool(at(event, reading.rate_limit))
     return is_event and any(part.get("status") == "rejected" for part in parts)
 
 

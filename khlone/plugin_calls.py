@@ -35,8 +35,8 @@ _AGAIN_S = 1.0
 #: A timer and a clock may differ by this much.
 _SLACK_S = 0.005
 
-#: What took less in one command is not written down.
-_LEAST_S = 0.005
+#: What took less in one command, in milliseconds, is not written down: where nothing took more, nothing is loaded.
+_LEAST_MS = 5.0
 
 _T = TypeVar("_T")
 
@@ -67,10 +67,11 @@ class Caller:
 
     def write_spent(self) -> None:
         """Write down what was spent since this was last called, beside the log; what cannot be written is no error."""
-        if self._log is not None and any(seconds >= _LEAST_S for _, seconds in self._spent.values()):
+        long = [(plugin, one) for plugin, one in self.spent if one.ms >= _LEAST_MS]
+        if self._log is not None and long:
             from khlone import plugin_times
 
-            plugin_times.note(self._log.with_name(plugin_times.FILE), self.spent)
+            plugin_times.note(self._log.with_name(plugin_times.FILE), long)
         self._spent.clear()
 
     def written(self) -> dict[str, list[HookTime]]:

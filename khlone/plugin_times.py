@@ -1,6 +1,6 @@
 """How long did hooks of plugins take in the last commands? Kept in a bounded file, a line for each command.
 
-Only what took five milliseconds or more is written down, so that a command whose plugins had
+Only what took five milliseconds or more is given here, so that a command whose plugins had
 nothing to do writes nothing.
 """
 
@@ -20,15 +20,13 @@ from khlone.model import HookTime
 FILE = "plugins.times"
 #: The file becomes the older of two when it has grown to this.
 MOST_BYTES = 64 << 10
-_LEAST_MS = 5.0
 _Row = tuple[str, str, int, float]
 
 
 def note(path: Path, times: Sequence[tuple[str, HookTime]]) -> None:
     """Write down what one command has spent, by plugin; what cannot be written is no error."""
-    found = [[plugin, one.hook, one.calls, round(one.ms, 1)] for plugin, one in times if one.ms >= _LEAST_MS]
-    if found:
-        plugin_log.append(path, json.dumps(found).encode() + b"\n", most=MOST_BYTES)
+    found = [[plugin, one.hook, one.calls, round(one.ms, 1)] for plugin, one in times]
+    plugin_log.append(path, json.dumps(found).encode() + b"\n", most=MOST_BYTES)
 
 
 def read(path: Path) -> dict[str, list[HookTime]]:

@@ -38,7 +38,10 @@ class Scratch:
     lock: HeldLock
 
     def check_out(self, oid: str) -> None:
-        """Have exactly the files of a commit, ignored ones aside, which stay as the last gate left them."""
+        """Have exactly the files of a commit.
+
+        Ignored ones stay as the last gate left them, but for what Python has compiled of files that change.
+        """
         known_clean = files.exists(self._mark)
         if known_clean:
             os.unlink(self._mark)

@@ -36,8 +36,12 @@ def tell_apart(root: Path, before: Mapping[str, Stamp], environment: Mapping[str
     `environment` names, which is no gate's own, one of Python's too.
     """
     is_elsewhere = bool(environment.get("PYTHONPYCACHEPREFIX"))
-    for folder in {os.path.dirname(name) for name in before if name.endswith(".py")}:
-        stems = {os.path.basename(name)[:-3] for name in before if os.path.dirname(name) == folder}
+    compiled: dict[str, set[str]] = {}
+    for name in before:
+        if name.endswith(".py"):
+            folder, file = os.path.split(name)
+            compiled.setdefault(folder, set()).add(file.removesuffix(".py"))
+    for folder, stems in compiled.items():
         _forget_compiled(root, root / folder / _COMPILED, stems)
     alike = [
         root / name
